@@ -1,0 +1,153 @@
+"""The whole chain as one table: stores, then training runs, then the evaluation; and what of it is stale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from models import runs
+from models.options import ModelOptions
+from pipelines import prepare
+from pipelines.config import Config
+from pipelines.importers import clips_from_folder, describe
+from pipelines.progress import Screen
+from pipelines.stages import STAGES, store_name
+from stores import files
+from stores.clips import ClipsTable, read_clips, write_clips
+from stores.identities import Identity, identify_all
+from stores.plan import StagePlan
+
+_STREAM_STORE = {"rgb": "frames", "pose": "render", "flow": "flow"}
+ITEMS = (*STAGES, *(f"train-{run}" for run in runs.RUNS), "evaluate")
+
+
+def needs(item: str, config: Config) -> tuple[str, ...]:
+    """What an item reads, directly."""
+    stages = {"frames": (), "pose": ("frames",), "render": ("frames", "pose"), "flow": ("frames",)}
+    if item in stages:
+        return stages[item]
+    if item == "train-student":
+        teachers = config.student.teachers
+        return ("frames", *(_STREAM_STORE[t] for t in teachers), *(f"train-{t}" for t in teachers))
+    if item == "evaluate":
+        return tuple(f"train-{run}" for run in runs.RUNS)
+    return (_STREAM_STORE[item.removeprefix("train-")],)
+
+
+def selection(wanted: Sequence[str], config: Config) -> list[str]:
+    """The wanted items and all that they need, in order; everything where nothing is named.
+
+    Raises:
+        ValueError: an unknown item.
+    """
+    for item in wanted:
+        if item not in ITEMS:
+            raise ValueError(f"unknown stage {files.printable(item)!r}; known: {', '.join(ITEMS)}")
+    chosen: set[str] = set(wanted or ITEMS)
+    for item in reversed(ITEMS):
+        if item in chosen:
+            chosen.update(needs(item, config))
+    return [item for item in ITEMS if item in chosen]
+
+
+@dataclass
+class Chain:
+    """One workspace and its configuration.
+
+    Attributes:
+        beam_args: Beam options as typed after `--`.
+    """
+
+    config: Config
+    screen: Screen
+    beam_args: Sequence[str] = ()
+    outcomes: list[prepare.Outcome] = field(default_factory=list)
+
+    @cached_property
+    def clips(self) -> ClipsTable:
+        """The clips table; made from `clips.folder` where the configuration names one."""
+        options, workspace = self.config.clips, self.config.workspace
+        if options.folder is None:
+            return read_clips(workspace)
+        clips = clips_from_folder(options.folder, options)
+        if not files.exists(files.join(workspace, "clips.parquet")) or read_clips(workspace) != clips:
+            write_clips(workspace, clips)
+        for line in describe(clips):
+            self.screen.line(f"clips: {line}")
+        return clips
+
+    @cached_property
+    def identities(self) -> dict[str, Identity]:
+        def progress(done: int, total: int) -> None:
+            if done % 1000 == 0 and self.screen.terminal:
+                self.screen.live(f"videos: {done} of {total} identified")
+
+        return identify_all(self.config.workspace, self.clips.uris, progress)
+
+    @cached_property
+    def model_options(self) -> ModelOptions:
+        return self.config.model_options()
+
+    def reason(self, item: str) -> str:
+        """Why an item is stale by itself; "" where it is fresh."""
+        if item in STAGES:
+            return self._store_reason(item)
+        workspace, options = self.config.workspace, self.model_options
+        if item == "evaluate":
+            found = [
+                (run, runs.evaluation_stale_reason(run, workspace=workspace, options=options))
+                for run in runs.RUNS
+            ]
+            return "; ".join(f"{run}: {reason}" for run, reason in found if reason)
+        return runs.stale_reason(item.removeprefix("train-"), workspace=workspace, options=options) or ""
+
+    def planned(self, stage: str) -> StagePlan | None:
+        """The plan of a stage; None while a store that it reads is not committed."""
+        try:
+            return prepare.plan(stage, self.config, self.clips, self.identities).plan
+        except prepare.InputMissing:
+            return None
+
+    def _store_reason(self, stage: str) -> str:
+        planned = self.planned(stage)
+        return planned.reason if planned else "not computed yet"
+
+    def plan(self, items: Sequence[str]) -> dict[str, str]:
+        """Item → why it is stale ("" = fresh), counting what its inputs will become."""
+        reasons: dict[str, str] = {}
+        for item in items:
+            upstream = [n for n in needs(item, self.config) if reasons.get(n)]
+            reasons[item] = self.reason(item) or (f"{' and '.join(upstream)} changes" if upstream else "")
+        return reasons
+
+    def show_plan(self, reasons: dict[str, str]) -> None:
+        for item, reason in reasons.items():
+            name = store_name(item, self.config) if item in STAGES else item
+            self.screen.line(f"plan: {name}: {'stale: ' + reason if reason else 'fresh'}")
+
+    def run(self, items: Sequence[str]) -> bool:
+        """Brings the items up to date, in order; returns whether anything was done."""
+        worked = False
+        for item in items:
+            if item in STAGES:
+                planned = prepare.plan(item, self.config, self.clips, self.identities)
+                outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
+                self.outcomes.append(outcome)
+                self.screen.line(prepare.outcome_line(outcome))
+                worked |= bool(planned.plan.stale)
+            elif self.reason(item):
+                self._learn(item)
+                worked = True
+        return worked
+
+    def _learn(self, item: str) -> None:
+        workspace, options = self.config.workspace, self.model_options
+        if item == "evaluate":
+            from models.evaluation import evaluate
+
+            for run in runs.RUNS:
+                if runs.evaluation_stale_reason(run, workspace=workspace, options=options):
+                    evaluate(run, workspace=workspace, options=options, progress=self.screen.line)
+            return
+        from models.train import train
+
+        train(item.removeprefix("train-"), workspace=workspace, options=options, progress=self.screen.live)

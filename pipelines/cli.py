@@ -1,0 +1,207 @@
+"""The command line: finds the command, a function of `pipelines.commands`, parses its arguments and reports how it ended."""
+
+import inspect
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import yaml
+
+from stores import files
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 1, 2, 99
+_OURS = tuple(
+    str(Path(__file__).resolve().parents[1] / room) + os.sep
+    for room in ("pipelines", "stores", "transforms", "models")
+)
+_INJECTED = ("overrides", "beam_args")
+_TYPE_NAMES = {"float": "a number", "int": "a whole number", "str": "text"}
+_OVERRIDES = "any key of the configuration can be given as --section.key VALUE, and --workspace FOLDER"
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point; ends the process with an exit code: 0 done, 1 failed, 2 usage, 99 nothing to do."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = run(arguments)
+    except KeyboardInterrupt:
+        print(
+            "perfnet: interrupted; finished shards and checkpoints are kept, run the same command to go on",
+            file=sys.stderr,
+        )
+        sys.stderr.flush()
+        os._exit(130)  # Beam's threads would wait for workers that are already gone
+    sys.exit(code)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code; a user's mistake is one line, never a traceback."""
+    from pipelines.commands import COMMANDS
+    from stores.commit import StageFailed
+
+    ours, beam_args = _split_off_beam(arguments)
+    try:
+        overrides, rest = _split_off_overrides(ours)
+        function, keywords = _parse(rest, COMMANDS)
+        parameters = inspect.signature(function).parameters
+        for name, value, flag in (("overrides", overrides, "--section.key"), ("beam_args", beam_args, "--")):
+            if name in parameters:
+                keywords[name] = value
+            elif value:
+                raise ValueError(f"this command takes no {flag} options; found {' '.join(map(str, value))}")
+        return int(function(**keywords) or 0)
+    except StageFailed as error:
+        return _report(str(error), EXIT_FAILED)
+    except (ValueError, OSError) as error:
+        if _raised_by_us(error):
+            return _report(str(error), EXIT_USAGE)
+        return _report_bug(error)
+    except Exception as error:  # noqa: BLE001  a bug in the program: said in one line, with the traceback kept
+        return _report_bug(error)
+
+
+def _report(message: str, code: int) -> int:
+    first, *more = message.splitlines() or [""]
+    print(f"perfnet: {files.printable(first)}", *map(files.printable, more), sep="\n", file=sys.stderr)
+    return code
+
+
+def _report_bug(error: BaseException) -> int:
+    path = os.path.abspath("perfnet-error.log")
+    try:
+        Path(path).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        where = f"the traceback is in {path}"
+    except OSError:
+        where = "".join(traceback.format_exception(error))
+    last = str(error).strip().splitlines()
+    return _report(f"unexpected {type(error).__name__}: {last[-1] if last else ''}; {where}", EXIT_FAILED)
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether our own code refused something, rather than a library deep inside."""
+    if isinstance(error, OSError):
+        return error.filename is not None
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and os.path.realpath(frames[-1].filename).startswith(_OURS)
+
+
+def _split_off_beam(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Whatever follows `--` goes to Beam untouched."""
+    if "--" not in arguments:
+        return list(arguments), []
+    index = list(arguments).index("--")
+    return list(arguments[:index]), list(arguments[index + 1 :])
+
+
+def _split_off_overrides(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Takes `--section.key VALUE` and `--workspace FOLDER` out of the arguments."""
+    overrides: dict[str, Any] = {}
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--") or not ("." in name or name == "--workspace"):
+            rest.append(argument)
+            continue
+        if not equals:
+            found = next(remaining, None)
+            if found is None:
+                raise ValueError(f"{files.printable(name)} needs a value")
+            value = found
+        overrides[name[2:]] = value if name == "--workspace" else _yaml_value(name, value)
+    return overrides, rest
+
+
+def _yaml_value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{files.printable(name)}: {files.printable(text)!r} is not a YAML value") from error
+
+
+def _parse(
+    arguments: Sequence[str], commands: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function that the arguments name and its keyword arguments."""
+    names: list[str] = []
+    found: Any = commands
+    while isinstance(found, dict):
+        name = arguments[0] if arguments else "--help"
+        if name in ("-h", "--help"):
+            _show_commands(" ".join(["perfnet", *names]), found)
+        if name not in found:
+            raise ValueError(
+                f"unknown command {' '.join([*names, files.printable(name)])!r}; known: {', '.join(found)}"
+            )
+        names.append(name)
+        found, arguments = found[name], arguments[1:]
+    return found, _parse_function(found, " ".join(["perfnet", *names]), arguments)
+
+
+def _show_commands(prog: str, commands: Mapping[str, Any]) -> NoReturn:
+    width = max(map(len, commands))
+    print(f"usage: {prog} <command> [options]   ({prog} <command> --help says more)\n")
+    for name, found in commands.items():
+        summary = (
+            "has its own commands: " + ", ".join(found) if isinstance(found, dict) else inspect.getdoc(found)
+        )
+        print(f"  {name:{width}}  {str(summary).splitlines()[0]}")
+    print(f"\nWhere a command takes --config, {_OVERRIDES}.")
+    raise SystemExit(0)
+
+
+def _parse_function(function: Callable[..., Any], prog: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Parses the arguments of one command by its signature: no default means positional, bool means a flag."""
+    from docstring_parser import parse as parse_docstring
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    about = parse_docstring(inspect.getdoc(function) or "")
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in about.params}
+    description = "\n\n".join(filter(None, [about.short_description, about.long_description]))
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, add_help=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in _INJECTED:
+            continue
+        _add_argument(parser, name, parameter, helps.get(name, ""))
+    try:
+        return vars(parser.parse_args(list(arguments)))
+    except ArgumentError as error:
+        raise ValueError(_one_line(str(error), prog)) from error
+
+
+def _add_argument(parser: Any, name: str, parameter: inspect.Parameter, text: str) -> None:
+    kind, default = parameter.annotation, parameter.default
+    if kind is bool:
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    elif default is not inspect.Parameter.empty:
+        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+    elif kind == list[str]:
+        parser.add_argument(name, nargs="*", type=str, help=text)
+    else:
+        parser.add_argument(name, type=kind, help=text)
+
+
+def _one_line(message: str, prog: str) -> str:
+    """jsonargparse explains over several indented lines; ours say it in one."""
+    text = " ".join(message.split())
+    match = re.search(r'key "([^"]+)".*?(?:Expected a|Given value:) ?(.*)', text)
+    given = re.search(r"Given value: (.*)$", text)
+    expected = re.search(r"Expected a <class '(\w+)'>", text)
+    if match and given and expected:
+        return f"--{match[1]}: found {given[1]!r}, expected {_TYPE_NAMES.get(expected[1], expected[1])}"
+    return f"{text}; see {prog} --help"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Brings one store up to date: plan, job, commit."""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import Config
+from pipelines.progress import Screen, duration, job_log, stage_progress
+from pipelines.stages import make_stage, store_name
+from stores import files, keys
+from stores.clips import ClipsTable
+from stores.commit import StageFailed, commit
+from stores.identities import Identity
+from stores.plan import (
+    ShardTask,
+    StagePlan,
+    TaskClip,
+    build_tasks,
+    choose_num_shards,
+    expected_from_inputs,
+    expected_from_videos,
+    plan_stage,
+    video_clips,
+)
+from stores.store import Store
+from stores.summaries import Encoding, Snapshot
+from transforms.stage import Stage
+
+_TASKS_PER_ROW_GROUP = 16
+
+
+class InputMissing(ValueError):
+    """An input store has no committed snapshot yet."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage, what it has to do, and what it needs for that."""
+
+    stage: Stage
+    plan: StagePlan
+    videos: dict[int, list[TaskClip]] | None
+    inputs: tuple[tuple[Store, Snapshot], ...]
+
+    @property
+    def clips_in(self) -> int:
+        """Clips that the stage should have an answer for."""
+        if self.videos is not None:
+            return sum(map(len, self.videos.values()))
+        return min(snapshot.totals["clips"] for _, snapshot in self.inputs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage: its counters are empty when nothing was stale."""
+
+    store: str
+    clips_in: int
+    snapshot: Snapshot
+    counters: dict[str, int]
+    seconds: float
+
+
+def spec_of(stage: Stage) -> dict[str, Any]:
+    """What, apart from the inputs, determines a stage's output."""
+    return {"stage": stage.name.split("/")[0], "version": stage.version, "options": dict(stage.spec())}
+
+
+def encoding_of(config: Config, clips: ClipsTable) -> Encoding:
+    """Shard format and number: as configured, else as the frames store has it, else by the number of clips."""
+    if config.store.num_shards:
+        return Encoding(config.store.format, config.store.num_shards)
+    snapshot = Store(config.workspace, "frames").snapshot()
+    shards = snapshot.encoding.num_shards if snapshot else choose_num_shards(len(clips))
+    return Encoding(config.store.format, shards)
+
+
+def plan(stage_name: str, config: Config, clips: ClipsTable, identities: dict[str, Identity]) -> Planned:
+    """Plans one stage from the committed snapshots of its inputs.
+
+    Raises:
+        InputMissing: an input store has no snapshot.
+    """
+    stage = make_stage(stage_name, config)
+    spec, encoding = spec_of(stage), encoding_of(config, clips)
+    store = Store(config.workspace, store_name(stage_name, config))
+    retry = config.run.retry_rejected
+    if not stage.inputs:
+        videos = video_clips(clips, identities, spec, encoding.num_shards)
+        expected = expected_from_videos(spec, videos)
+        planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, retry_rejected=retry)
+        return Planned(stage, planned, videos, ())
+    stores = [Store(config.workspace, name) for name in stage.inputs]
+    inputs = tuple((s, _input_snapshot(s)) for s in stores)
+    encoding = Encoding(encoding.format, inputs[0][1].encoding.num_shards)
+    expected = expected_from_inputs(spec, [snapshot for _, snapshot in inputs])
+    planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, retry_rejected=retry)
+    return Planned(stage, planned, None, inputs)
+
+
+def _input_snapshot(store: Store) -> Snapshot:
+    try:
+        return store.require_snapshot()
+    except ValueError as error:
+        raise InputMissing(str(error)) from error
+
+
+def execute(planned: Planned, config: Config, *, beam_args: Sequence[str], screen: Screen) -> Outcome:
+    """Computes what is stale and commits the store.
+
+    Raises:
+        StageFailed: clips failed or too many were rejected, or a worker died; finished shards are kept.
+    """
+    started = time.monotonic()
+    counters: dict[str, int] = {}
+    if planned.plan.stale:
+        counters = _run(planned, config, beam_args, screen)
+    snapshot = commit(planned.plan, max_rejected=config.run.max_rejected)
+    _check_counts(planned, snapshot)
+    return Outcome(planned.plan.store.name, planned.clips_in, snapshot, counters, time.monotonic() - started)
+
+
+def _check_counts(planned: Planned, snapshot: Snapshot) -> None:
+    found = snapshot.totals["clips"] + snapshot.rejected
+    if found != planned.clips_in:
+        raise StageFailed(
+            f"{planned.plan.store.name}: {planned.clips_in} clips went in, {found} are out or rejected; "
+            "run the same command again"
+        )
+
+
+def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Screen) -> dict[str, int]:
+    """Writes the plan, runs the Beam job over the stale shards, removes the plan."""
+    from pipelines.runner import run_job
+    from transforms.shards import UpdateShards
+    from transforms.update import ShardUpdate
+
+    plan = planned.plan
+    tasks = build_tasks(
+        plan, videos=planned.videos, inputs=planned.inputs, retry_rejected=config.run.retry_rejected
+    )
+    job_folder = _write_job(config.workspace, plan, tasks)
+    work = sum(c.copy is None and c.sealed is None for t in tasks for c in t.clips)
+    workers = config.run.workers or os.cpu_count() or 1
+    update = UpdateShards(ShardUpdate(planned.stage, plan.store, plan.encoding, plan.spec), job_folder)
+    with job_log(job_folder), stage_progress(screen, plan.store.name, job_folder, work):
+        counters = run_job(plan.stale, update, job_folder=job_folder, workers=workers, beam_args=beam_args)
+    if files.is_local(job_folder):
+        shutil.rmtree(files.local_path(job_folder))
+    return counters
+
+
+def _write_job(workspace: str, plan: StagePlan, tasks: Sequence[ShardTask]) -> str:
+    """Puts the plan under `jobs/<id>/`, one row a shard, and returns that folder."""
+    job_id = f"{plan.store.name.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    folder = files.join(workspace, "jobs", job_id)
+    table = pa.table({"shard": [t.shard for t in tasks], "task": [t.to_json() for t in tasks]})
+    with files.staged(files.join(folder, "plan.parquet")) as path:
+        pq.write_table(table, path, row_group_size=_TASKS_PER_ROW_GROUP)
+    about = {"store": plan.store.name, "spec": dict(plan.spec), "reason": plan.reason, "shards": len(tasks)}
+    files.put_bytes(files.join(folder, "job.json"), keys.canonical_json(about).encode())
+    return folder
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """One line on what a stage did: clips in, out, rejected; frames; time."""
+    totals, rejected = outcome.snapshot.totals, outcome.snapshot.rejected
+    did = f"computed {outcome.counters.get('computed', 0)}, copied {outcome.counters.get('copied', 0)}"
+    if not outcome.counters:
+        did = "nothing to do"
+    return (
+        f"{outcome.store}: {outcome.clips_in} clips in, {totals['clips']} out, {rejected} rejected; "
+        f"{totals['frames']} frames; {did}; {duration(outcome.seconds)}"
+    )

@@ -1,0 +1,145 @@
+"""What a person sees while a stage runs: one live line on a terminal, plain lines elsewhere."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from stores import files
+
+PROGRESS = "progress"
+_TERMINAL_PERIOD_S = 0.5
+_PLAIN_PERIOD_S = 15.0
+
+
+@dataclass
+class _Tail:
+    """Reads what was appended to a folder of JSON-lines files since the last look."""
+
+    folder: str
+    offsets: dict[str, int] = field(default_factory=dict)
+
+    def new_lines(self) -> Iterator[dict]:
+        for name in sorted(files.list_names(self.folder)):
+            with open(os.path.join(self.folder, name), "rb") as file:
+                file.seek(self.offsets.get(name, 0))
+                content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            self.offsets[name] = self.offsets.get(name, 0) + len(whole)
+            yield from map(json.loads, whole.splitlines())
+
+
+def clips_in_flight(job_folder: str) -> list[str]:
+    """Clips that a worker has begun and not finished."""
+    started: set[str] = set()
+    for line in _Tail(os.path.join(files.local_path(job_folder), PROGRESS)).new_lines():
+        if "start" in line:
+            started.add(line["start"])
+        else:
+            started.discard(line["done"])
+    return sorted(started)
+
+
+@contextlib.contextmanager
+def job_log(job_folder: str) -> Iterator[None]:
+    """Keeps the chatter of Beam off the screen, in the job's own log file; object stores have no such file."""
+    if not files.is_local(job_folder):
+        yield
+        return
+    handler = logging.FileHandler(os.path.join(files.local_path(job_folder), "job.log"), encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+class Screen:
+    """Prints lines, and one live line that is overwritten where there is a terminal."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = ""
+        self.terminal = self._stream.isatty()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        if self._quiet:
+            return
+        self._clear()
+        print(text, file=self._stream, flush=True)
+
+    def live(self, text: str) -> None:
+        """A line that the next one replaces; elsewhere than on a terminal a plain line."""
+        if self._quiet:
+            return
+        if not self.terminal:
+            print(text, file=self._stream, flush=True)
+            return
+        self._clear()
+        self._live = text[: max(20, _columns() - 1)]
+        print(self._live, end="", file=self._stream, flush=True)
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r" + " " * len(self._live) + "\r", end="", file=self._stream)
+            self._live = ""
+
+
+def _columns() -> int:
+    with contextlib.suppress(OSError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    return 100
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 42 s, 3 min 10 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextlib.contextmanager
+def stage_progress(screen: Screen, stage: str, job_folder: str, clips: int) -> Iterator[None]:
+    """Shows clips done of total, frames a second, time left and rejections while the block runs."""
+    if not files.is_local(job_folder):
+        yield
+        return
+    done = threading.Event()
+    thread = threading.Thread(target=_show, args=(screen, stage, job_folder, clips, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _show(screen: Screen, stage: str, job_folder: str, clips: int, done: threading.Event) -> None:
+    tail = _Tail(os.path.join(files.local_path(job_folder), PROGRESS))
+    started = time.monotonic()
+    finished = frames = rejected = 0
+    period = _TERMINAL_PERIOD_S if screen.terminal else _PLAIN_PERIOD_S
+    while not done.wait(period):
+        for line in tail.new_lines():
+            if "done" in line:
+                finished += 1
+                frames += line["frames"]
+                rejected += line["rejected"] is not None
+        elapsed = time.monotonic() - started
+        left = duration(elapsed / finished * (clips - finished)) if finished else "unknown"
+        screen.live(
+            f"{stage}: {finished} of {clips} clips, {frames / elapsed:.1f} frames/s, {left} left, {rejected} rejected"
+        )

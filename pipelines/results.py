@@ -1,0 +1,85 @@
+"""Tables for people: accuracies, status, rejected clips."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.chain import ITEMS, Chain
+from pipelines.stages import STAGES, store_name
+from stores import files
+from stores.commit import rejected_in
+from stores.store import Store
+
+FUSED = ("rgb", "pose", "flow")
+
+
+def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
+    """One row: name first, top-1 as 0.00 to 1.00."""
+    print(
+        f"{name:<10} {metrics['top1']:.2f}   {metrics['top5']:.2f}   {metrics['clips']:>5}   "
+        f"{metrics['chance']:.2f}   {metrics['p_value']:.1e}"
+    )
+
+
+def _header() -> None:
+    print(f"{'stream':<10} top-1  top-5  clips  chance  p (better than chance)")
+
+
+def show_runs(workspace: str, names: Sequence[str]) -> None:
+    """The accuracy table of evaluated runs."""
+    _header()
+    for name in names:
+        content = files.read_bytes(files.join(workspace, "runs", name, "metrics.json"))
+        show_metrics(name, json.loads(content))
+
+
+def show_results(workspace: str) -> None:
+    """The table of five accuracies: three teachers, their late fusion, the student."""
+    from models.evaluation import fuse
+
+    show_runs(workspace, FUSED)
+    show_metrics("fusion", fuse(list(FUSED), workspace=workspace))
+    content = files.read_bytes(files.join(workspace, "runs", "student", "metrics.json"))
+    show_metrics("student", json.loads(content))
+
+
+def show_status(chain: Chain) -> None:
+    """One row an item: fresh or stale and why; for stores clips, rejections, repeated frames and size."""
+    reasons = chain.plan(ITEMS)
+    print(f"{'item':<26} {'clips':>7} {'rejected':>8} {'frames':>9} {'repeated':>8} {'size':>9}  state")
+    for item, reason in reasons.items():
+        state = f"stale: {reason}" if reason else "fresh"
+        if item not in STAGES:
+            print(f"{item:<26} {'':>45}  {state}")
+            continue
+        name = store_name(item, chain.config)
+        snapshot = Store(chain.config.workspace, name).snapshot()
+        totals = (
+            snapshot.totals if snapshot else dict.fromkeys(("clips", "frames", "repeated", "size_bytes"), 0)
+        )
+        rejected = snapshot.rejected if snapshot else 0
+        repeated = totals["repeated"] / totals["frames"] if totals["frames"] else 0.0
+        print(
+            f"{name:<26} {totals['clips']:>7} {rejected:>8} {totals['frames']:>9} {repeated:>8.1%} "
+            f"{size(totals['size_bytes']):>9}  {state}"
+        )
+
+
+def size(size_bytes: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def show_rejected(chain: Chain) -> None:
+    """One line a rejected clip, also of stores that were refused for them: store, clip, cause, reason, detail."""
+    for stage in STAGES:
+        planned = chain.planned(stage)
+        for rejection in rejected_in(planned.store, planned.standing.values()) if planned else ():
+            detail = rejection.detail.strip().splitlines()
+            shown = files.printable(detail[-1]) if detail else ""
+            clip = files.printable(rejection.clip_id)
+            print(f"{planned.store.name}\t{clip}\t{rejection.cause}\t{rejection.reason}\t{shown}")

@@ -1,0 +1,125 @@
+"""Runs the Beam job: on this machine's cores, or on whatever runner the user names."""
+
+import contextlib
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from pipelines.progress import clips_in_flight
+from stores import files
+from stores.commit import StageFailed
+from transforms.shards import STOP
+
+LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+# Processes give the parallelism; threads inside them would only fight for the same cores.
+_WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "GLOG_minloglevel": "2",
+}
+
+
+def is_local(beam_args: Sequence[str]) -> bool:
+    return PipelineOptions(list(beam_args)).view_as(StandardOptions).runner in LOCAL_RUNNERS
+
+
+def run_job(
+    shards: Sequence[int], update: beam.PTransform, *, job_folder: str, workers: int, beam_args: Sequence[str]
+) -> dict[str, int]:
+    """Runs the update over the shards, blocks until it has ended, and returns the counters.
+
+    Args:
+        workers: local worker processes; 1 runs inside this process.
+        beam_args: Beam options as the user typed them after `--`; they win over `workers`.
+
+    Raises:
+        StageFailed: a local worker was killed or crashed.
+    """
+    options = PipelineOptions(list(beam_args))
+    local = is_local(beam_args)
+    runner = _local_runner(options, beam_args, min(workers, len(shards)), job_folder) if local else None
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    pipeline | "Shards" >> beam.Create(list(shards)) | update  # type: ignore[operator]
+    with _watch_workers(job_folder) if local else contextlib.nullcontext():
+        result = pipeline.run()
+        result.wait_until_finish()
+    return _counters(result)
+
+
+def _local_runner(
+    options: PipelineOptions, beam_args: Sequence[str], workers: int, job_folder: str
+) -> fn_runner.FnApiRunner:
+    """FnApiRunner, never Beam's own DirectRunner: that would first try to download the Prism binary."""
+    direct = options.view_as(DirectOptions)
+    typed = any(arg.startswith("--direct_num_workers") for arg in beam_args)
+    workers = (direct.direct_num_workers or os.cpu_count() or 1) if typed else workers
+    if direct.direct_running_mode == "multi_processing" and not typed:
+        workers = max(workers, os.cpu_count() or 1)
+    direct.direct_num_workers = workers
+    direct.direct_running_mode = "in_memory"  # the environment decides; another mode would replace it
+    if workers == 1:
+        return fn_runner.FnApiRunner()
+    settings = " ".join(f"{name}={value}" for name, value in _WORKER_ENVIRONMENT.items())
+    log = shlex.quote(os.path.join(files.local_path(job_folder), "workers.log"))
+    command = f"exec env {settings} {shlex.quote(sys.executable)} -m pipelines.worker {log}"
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
+    provision = beam_provision_api_pb2.ProvisionInfo(
+        retrieval_token="unused-retrieval-token", pipeline_options=encoded
+    )
+    return fn_runner.FnApiRunner(
+        default_environment=SubprocessSDKEnvironment.from_command_string(command),
+        provision_info=fn_runner.ExtendedProvisionInfo(provision),
+    )
+
+
+@contextlib.contextmanager
+def _watch_workers(job_folder: str) -> Iterator[None]:
+    """Notices a worker that ends by itself, and has the others stop at their next shard.
+
+    Beam reports a dead worker only when the others have done their whole share, and names no clip.
+    """
+    before, deaths = threading.excepthook, []
+
+    def note(args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or args.thread.name != "run_worker":
+            before(args)
+            return
+        deaths.append(str(args.exc_value))
+        files.put_bytes(files.join(job_folder, STOP), b"")
+
+    threading.excepthook = note
+    try:
+        yield
+    except Exception as error:
+        if not deaths:
+            raise
+        clips = ", ".join(files.printable(c) for c in clips_in_flight(job_folder)) or "none"
+        raise StageFailed(
+            f"{deaths[0]}; clips being worked on: {clips}; finished shards are kept, run the same command again"
+        ) from error
+    finally:
+        threading.excepthook = before
+
+
+def _counters(result: Any) -> dict[str, int]:
+    """Committed counters of the job by name, summed over its steps."""
+    found: dict[str, int] = {}
+    for counter in result.metrics().query()["counters"]:
+        name = counter.key.metric.name
+        found[name] = found.get(name, 0) + (counter.committed or counter.attempted or 0)
+    return found

@@ -1,0 +1,49 @@
+"""The stage table: which stages there are, in which order, and how each is made from the configuration."""
+
+from typing import cast
+
+from pipelines.config import Config
+from stores.model_files import put_model
+from transforms.stage import Stage
+
+STAGES = ("frames", "pose", "render", "flow")
+
+
+def store_name(stage: str, config: Config) -> str:
+    """The store that a stage fills: each render variant has its own."""
+    return f"render/{config.render.variant}" if stage == "render" else stage
+
+
+def make_stage(stage: str, config: Config) -> Stage:
+    """Builds a stage; heavy libraries are imported only here.
+
+    Raises:
+        ValueError: an unknown stage, or a model file that is missing.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
+    if stage == "frames":
+        from transforms.frames import FramesStage
+
+        return cast(Stage, FramesStage(config.frames))
+    if stage == "pose":
+        return _pose(config)
+    if stage == "render":
+        from transforms.render import RenderStage
+
+        return cast(Stage, RenderStage(config.render))
+    from transforms.flow import FlowStage
+
+    return cast(Stage, FlowStage(config.flow))
+
+
+def _pose(config: Config) -> Stage:
+    from transforms.pose import PoseStage
+    from transforms.pose_model import default_model_path
+
+    path = config.pose.model or str(default_model_path())
+    try:
+        digest, uri = put_model(config.workspace, path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"pose.model: {path} is not a file") from error
+    return cast(Stage, PoseStage(config.pose, model_sha256=digest, model_path=uri))
