@@ -1,0 +1,1 @@
+"""PyTorch Lightning: networks, streams, distillation, data, evaluation, prediction. Knows no Beam."""

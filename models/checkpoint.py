@@ -1,0 +1,122 @@
+"""A trained network as a file: weights and plain values, loaded with `weights_only=True`."""
+
+import io
+import pickle
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.normalisation import Normalisation
+from models.options import EvaluateOptions, NetworkOptions
+from models.r3d import R3D50G
+from stores import files
+
+FORMAT = 1
+
+
+def build_network(
+    options: NetworkOptions, *, num_classes: int, in_channels: int, norm_momentum: float = 0.1
+) -> nn.Module:
+    """The backbone that the options describe, on the CPU, in channels_last_3d."""
+    network = R3D50G(
+        num_classes,
+        in_channels,
+        width=options.width,
+        blocks=options.blocks,
+        temporal_kernels=options.temporal_kernels,
+        stem_kernel=options.stem_kernel,
+        gate=options.gate,
+        dropout=options.dropout,
+        norm_momentum=norm_momentum,
+    )
+    return network.to(memory_format=torch.channels_last_3d)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that using a network takes.
+
+    Attributes:
+        run: rgb, pose, flow or student.
+        stream: what it looks at.
+        labels: the label map.
+        normalisation: of its input.
+        evaluate: the central crop it is judged by.
+        frames: spec of the frames store it was trained on.
+        key: of its training.
+        weights: the network's state.
+    """
+
+    run: str
+    stream: str
+    labels: tuple[str, ...]
+    network: NetworkOptions
+    normalisation: Normalisation
+    evaluate: EvaluateOptions
+    frames: dict[str, Any]
+    key: str
+    weights: dict[str, Tensor]
+
+    def build(self) -> nn.Module:
+        """The network with its weights, in evaluation mode."""
+        channels = self.normalisation.channels
+        network = build_network(self.network, num_classes=len(self.labels), in_channels=channels)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+    def save(self, uri: str) -> None:
+        """Writes the file whole."""
+        content = {
+            "format": FORMAT,
+            "run": self.run,
+            "stream": self.stream,
+            "labels": list(self.labels),
+            "network": asdict(self.network),
+            "normalisation": self.normalisation.to_dict(),
+            "evaluate": asdict(self.evaluate),
+            "frames": self.frames,
+            "key": self.key,
+            "weights": {name: t.detach().cpu().contiguous() for name, t in self.weights.items()},
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        files.put_bytes(uri, buffer.getvalue())
+
+
+def load_checkpoint(uri: str) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Raises:
+        ValueError: no such file, not a checkpoint of ours, or one of a backbone that this version does not know.
+    """
+    try:
+        content = torch.load(io.BytesIO(files.read_bytes(uri)), map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{files.printable(uri)} does not exist; make it with `perfnet train`") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{files.printable(uri)} is not a checkpoint of perfnet ({type(error).__name__})"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ValueError(f"{files.printable(uri)}: checkpoint format {found!r}, this version reads {FORMAT}")
+    try:
+        return _parse(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{files.printable(uri)} does not fit this version: {error}") from error
+
+
+def _parse(content: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        run=content["run"],
+        stream=content["stream"],
+        labels=tuple(content["labels"]),
+        network=NetworkOptions(**content["network"]),
+        normalisation=Normalisation.from_dict(content["normalisation"]),
+        evaluate=EvaluateOptions(**content["evaluate"]),
+        frames=dict(content["frames"]),
+        key=content["key"],
+        weights=content["weights"],
+    )

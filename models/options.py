@@ -1,0 +1,240 @@
+"""Options of networks, data, training, distillation and evaluation. Free of torch, so that they load at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal, get_args
+
+from stores.checks import require
+
+Stream = Literal["rgb", "pose", "flow"]
+STREAMS: tuple[str, ...] = get_args(Stream)
+RUNS = (*STREAMS, "student")
+
+
+def _freeze(options: object, *names: str) -> None:
+    """Turns the lists that a YAML file gives into tuples, so that equal options compare equal."""
+    for name in names:
+        object.__setattr__(options, name, tuple(getattr(options, name)))
+
+
+def _positive_integers(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(value, int) and value >= 1 for value in values)
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The backbone; the defaults are the paper's (table 1).
+
+    Attributes:
+        backbone: name of the architecture.
+        width: factor on the number of channels of every layer; 1.0 is the paper's.
+        blocks: residual cells in res2, res3, res4, res5.
+        temporal_kernels: for each of the four stages, temporal kernel lengths that its cells take in turn.
+        stem_kernel: frames, rows and columns that the first convolution sees.
+        gate: where features are gated: after each stage (block), after each cell, or nowhere.
+        dropout: share of pooled features dropped before the classifier while training.
+    """
+
+    backbone: Literal["r3d50g"] = "r3d50g"
+    width: float = 1.0
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    temporal_kernels: tuple[tuple[int, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
+    stem_kernel: tuple[int, ...] = (5, 7, 7)
+    gate: Literal["block", "cell", "none"] = "block"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _freeze(self, "blocks", "stem_kernel", "temporal_kernels")
+        object.__setattr__(self, "temporal_kernels", tuple(tuple(k) for k in self.temporal_kernels))
+        require("network.backbone", self.backbone, self.backbone == "r3d50g", "r3d50g")
+        require("network.width", self.width, 0.05 <= self.width <= 8, "between 0.05 and 8")
+        four = len(self.blocks) == 4 and _positive_integers(self.blocks)
+        require("network.blocks", self.blocks, four, "four numbers of at least 1")
+        patterns = self.temporal_kernels
+        odd = all(_positive_integers(p) and all(k % 2 for k in p) for p in patterns)
+        require("network.temporal_kernels", patterns, len(patterns) == 4 and odd, "four lists of odd numbers")
+        stem = self.stem_kernel
+        odd = len(stem) == 3 and _positive_integers(stem) and all(k % 2 for k in stem)
+        require("network.stem_kernel", stem, odd, "three odd numbers: frames, rows, columns")
+        require("network.gate", self.gate, self.gate in ("block", "cell", "none"), "block, cell or none")
+        require("network.dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and less than 1")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the networks look at while training.
+
+    Attributes:
+        split: column of the clips table that says train, val or test.
+        window_frames: length of the random window of consecutive frames.
+        crop_height_px, crop_width_px: size of the random crop, the same for all frames of a window.
+        mirror: chance that a sample is mirrored.
+        brightness: a random shift of up to this share of the pixel range, 0 to 1; pixels only, never flow.
+        contrast: a random factor between 1 − contrast and 1 + contrast about the mean; pixels only.
+        workers: loader processes; 0 loads in the training process.
+        cache_mb: megabytes of decoded clips each process keeps in memory; 0 decodes every time.
+    """
+
+    split: str = "split"
+    window_frames: int = 64
+    crop_height_px: int = 224
+    crop_width_px: int = 224
+    mirror: float = 0.5
+    brightness: float = 0.125
+    contrast: float = 0.5
+    workers: int = 0
+    cache_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        require("data.split", self.split, bool(self.split), "the name of a split column")
+        require("data.window_frames", self.window_frames, self.window_frames >= 1, "at least 1")
+        for name in ("crop_height_px", "crop_width_px"):
+            require(f"data.{name}", getattr(self, name), getattr(self, name) >= 16, "at least 16")
+        for name in ("mirror", "brightness"):
+            require(f"data.{name}", getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        require("data.contrast", self.contrast, 0 <= self.contrast < 1, "at least 0 and less than 1")
+        require("data.workers", self.workers, 0 <= self.workers <= 256, "between 0 and 256")
+        require("data.cache_mb", self.cache_mb, self.cache_mb >= 0, "at least 0")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a network is fitted: momentum SGD, linear warm-up, then cosine to zero, per step.
+
+    Attributes:
+        epochs: passes over the training clips, one window a clip and pass; ignored where `steps` is set.
+        steps: optimiser steps; none means `epochs` passes.
+        batch_size: clips a step.
+        learning_rate: peak rate, reached after the warm-up.
+        warmup_steps: steps of the linear rise from 0; at most half of all steps are used for it.
+        momentum: of SGD.
+        weight_decay: L2 penalty on all parameters.
+        norm_momentum: share of the newest batch in the running statistics of the normalisation layers.
+        recalibration_batches: batches of training windows over which those statistics are averaged anew
+            after the last step; 0 keeps the running ones.
+        label_smoothing: share of the target spread evenly over all classes.
+        seed: of initialisation, order, windows and augmentation.
+        precision: arithmetic of the forward and backward pass; auto takes bf16 where the hardware has matrix
+            units for it (a GPU, or a CPU with AMX).
+        checkpoint_minutes: minutes between two checkpoints from which an interrupted training goes on.
+        validate_epochs: epochs between two looks at the val split, where there is one: the weights that were best
+            there are kept. Without a val split the last weights are kept.
+        threads: CPU threads; 0 takes all cores.
+    """
+
+    epochs: int = 120
+    steps: int | None = None
+    batch_size: int = 2048
+    learning_rate: float = 1.6
+    warmup_steps: int = 2000
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    norm_momentum: float = 0.01
+    recalibration_batches: int = 0
+    label_smoothing: float = 0.0
+    seed: int = 0
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    checkpoint_minutes: float = 5.0
+    validate_epochs: int = 1
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        require("train.epochs", self.epochs, self.epochs >= 1, "at least 1")
+        require("train.steps", self.steps, self.steps is None or self.steps >= 1, "none or at least 1")
+        require("train.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        require("train.learning_rate", self.learning_rate, 0 < self.learning_rate <= 100, "in (0, 100]")
+        require("train.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "at least 0")
+        require("train.momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1")
+        require("train.weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "in [0, 1)")
+        require("train.norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "in (0, 1]")
+        batches = self.recalibration_batches
+        require("train.recalibration_batches", batches, batches >= 0, "at least 0")
+        require("train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
+        require("train.seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
+        known = self.precision in ("auto", "32", "bf16")
+        require("train.precision", self.precision, known, "auto, 32 or bf16 (in quotes: '32')")
+        minutes = self.checkpoint_minutes
+        require("train.checkpoint_minutes", minutes, minutes > 0, "more than 0")
+        require("train.validate_epochs", self.validate_epochs, self.validate_epochs >= 1, "at least 1")
+        require("train.threads", self.threads, 0 <= self.threads <= 1024, "between 0 and 1024")
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """How the RGB student learns from the teachers (section 3.3 of the paper).
+
+    Attributes:
+        teachers: runs whose frozen networks it learns from; at least one.
+        loss: a separate loss for each teacher, or one against the sum of their logits (unified).
+        weight: of the distillation losses beside the cross-entropy. The paper gives none.
+        reduction: mean or sum over the classes of the squared difference. The paper does not say.
+        epochs: passes over the training clips; none takes those of `train`.
+    """
+
+    teachers: tuple[Stream, ...] = ("pose", "flow")
+    loss: Literal["separate", "unified"] = "separate"
+    weight: float = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        _freeze(self, "teachers")
+        known = bool(self.teachers) and all(teacher in STREAMS for teacher in self.teachers)
+        require("student.teachers", self.teachers, known, "one or more of " + ", ".join(STREAMS))
+        distinct = len(set(self.teachers)) == len(self.teachers)
+        require("student.teachers", self.teachers, distinct, "each teacher once")
+        require("student.loss", self.loss, self.loss in ("separate", "unified"), "separate or unified")
+        require("student.weight", self.weight, 0 <= self.weight <= 1e6, "between 0 and 1e6")
+        require("student.reduction", self.reduction, self.reduction in ("mean", "sum"), "mean or sum")
+        require("student.epochs", self.epochs, self.epochs is None or self.epochs >= 1, "none or at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The one central crop a clip is judged by; the defaults are the paper's for Kinetics.
+
+    Attributes:
+        frames: length of the central window.
+        crop_height_px, crop_width_px: size of the central crop.
+        batch_size: clips at a time.
+        on: the split that is evaluated.
+    """
+
+    frames: int = 250
+    crop_height_px: int = 256
+    crop_width_px: int = 256
+    batch_size: int = 1
+    on: Literal["test", "val"] = "test"
+
+    def __post_init__(self) -> None:
+        require("evaluate.frames", self.frames, self.frames >= 1, "at least 1")
+        for name in ("crop_height_px", "crop_width_px"):
+            require(f"evaluate.{name}", getattr(self, name), getattr(self, name) >= 16, "at least 16")
+        require("evaluate.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        require("evaluate.on", self.on, self.on in ("test", "val"), "test or val")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Everything that the models need to know, one attribute for each section of the configuration.
+
+    Attributes:
+        pose_store: store that the pose stream reads, e.g. render/rgb-bar-13-ratio.
+    """
+
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    student: StudentOptions = field(default_factory=StudentOptions)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    pose_store: str = "render/rgb-bar-13-ratio"
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.pose_store).parts
+        inside = len(parts) == 2 and parts[0] == "render" and ".." not in parts
+        require("render.variant", self.pose_store, inside, "a store render/<variant>")
+
+    def store_of(self, stream: str) -> str:
+        """Name of the store that a stream reads."""
+        return {"rgb": "frames", "pose": self.pose_store, "flow": "flow"}[stream]

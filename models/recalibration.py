@@ -1,0 +1,27 @@
+"""Statistics of the normalisation layers, averaged anew where training was too short for running ones."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.data import Batch
+
+
+@torch.no_grad()
+def recalibrate(module: nn.Module, batches: Iterable[Batch]) -> None:
+    """Replaces running means and variances by their plain average over `batches`; weights stay as they are."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    module.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # None means: the average of all batches, each with equal weight.
+        norm.momentum = None
+        norm.train()
+    for batch in batches:
+        module(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    module.eval()
