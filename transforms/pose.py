@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.model_files import local_model
 from stores.records import NUM_KEYPOINTS, Frame, People
 from stores.rejections import ClipRejected
 from transforms.images import decode_rgb
@@ -84,7 +85,7 @@ class PoseStage:
     Args:
         options: which estimator, which people are kept.
         model_sha256: digest of the model file; part of the spec.
-        model_path: where this machine has that file; none of the spec's business.
+        model_path: path or gs:// address of that file; none of the spec's business.
     """
 
     name = "pose"
@@ -157,7 +158,7 @@ def make_estimator(options: PoseOptions, model_path: str) -> PoseEstimator:
     with _estimators_lock:
         key = (options, model_path)
         if key not in _estimators:
-            _estimators[key] = _load(options, model_path)
+            _estimators[key] = _load(options, local_model(model_path))
         return _estimators[key]
 
 

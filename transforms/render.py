@@ -1,4 +1,4 @@
-"""Drawing people onto frames: sixteen variants of background × marker × colours × thickness, and the stage.
+"""Drawing people onto frames in sixteen variants (background, marker, colours, thickness), and the stage.
 
 The variants are those of the PERF-Net paper, section 3.1. A bar is all points within half a thickness of the
 line between two keypoints, a dot all within one thickness of a joint.

@@ -18,7 +18,7 @@ def test_limbs_and_joints_are_thirteen_each_and_name_coco_keypoints() -> None:
     assert len(links) == 12 + 4
 
 
-@pytest.mark.parametrize("parts, things", [(kp.PART_OF_LIMB, kp.LIMBS), (kp.PART_OF_JOINT, kp.JOINTS)])
+@pytest.mark.parametrize(("parts", "things"), [(kp.PART_OF_LIMB, kp.LIMBS), (kp.PART_OF_JOINT, kp.JOINTS)])
 def test_six_parts_cover_every_limb_and_joint(parts: dict[str, str], things: dict[str, object]) -> None:
     assert set(parts) == set(things)
     assert len(set(parts.values())) == 6

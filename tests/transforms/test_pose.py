@@ -104,7 +104,7 @@ def test_low_scores_and_people_outside_are_dropped_and_boxes_clipped() -> None:
 def test_nan_from_the_model_rejects_the_clip_and_names_the_frame(field: int, bad: float) -> None:
     answer = found((0.9, (0, 0, 10, 10)))
     answer[field].flat[0] = bad
-    with pytest.raises(ClipRejected, match="frame 7: the pose model returned NaN or infinite"):
+    with pytest.raises(ClipRejected, match=r"frame 7: the pose model returned NaN or infinite"):
         keep_people(answer, frame=7, width_px=10, height_px=10, options=OPTIONS)
 
 
@@ -143,7 +143,7 @@ def test_nobody_is_a_record_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_raises_is_not_taken_for_a_bad_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     stage, _ = stage_with(monkeypatch, RuntimeError("graph stopped"))
-    with pytest.raises(RuntimeError, match="the pose model failed in frames .0, 3.: graph stopped"):
+    with pytest.raises(RuntimeError, match=r"the pose model failed in frames .0, 3.: graph stopped"):
         list(stage.process(Clip(np.zeros((3, 24, 32, 3), np.uint8))).records)
 
 
@@ -160,7 +160,7 @@ def test_spec_has_the_digest_and_not_the_path() -> None:
 
 def test_stage_can_be_pickled() -> None:
     stage = PoseStage(OPTIONS, model_sha256="0" * 64, model_path="x")
-    assert pickle.loads(pickle.dumps(stage)).spec() == stage.spec()
+    assert pickle.loads(pickle.dumps(stage)).spec() == stage.spec()  # noqa: S301 - our own bytes
 
 
 def test_importing_the_stage_loads_no_framework() -> None:
@@ -178,7 +178,7 @@ class TestMediapipe:
     def test_a_file_that_is_no_model(self, tmp_path: Path) -> None:
         (tmp_path / "no.task").write_bytes(b"text")
         stage = PoseStage(OPTIONS, model_sha256="0" * 64, model_path=str(tmp_path / "no.task"))
-        with pytest.raises(ValueError, match="pose.model: MediaPipe cannot use .*no.task"):
+        with pytest.raises(ValueError, match=r"pose.model: MediaPipe cannot use .*no.task"):
             stage.setup()
 
     @pytest.mark.parametrize("shape", [(12, 16), (16, 12), (256, 340), (1, 1)])
@@ -249,5 +249,6 @@ class TestMediapipe:
         for path in sorted((real_data / "pose_truth").glob("*.jpg")):
             picture_HWC = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
             people.append(len(estimator.estimate(picture_HWC[None])[0].scores_P))
-        assert len(people) == 4 and min(people) >= 1
+        assert len(people) == 4
+        assert min(people) >= 1
         assert people[3] == 1, "one person reported twice is one person"

@@ -38,7 +38,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_offline_without_cache_says_which_file_to_put_where(empty_cache: Path, offline: None) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="cannot be fetched") as error:
         pose_model.default_model_path()
     message = str(error.value)
     assert "\n" not in message
@@ -114,7 +114,7 @@ def test_model_sha256_names_an_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(b"abc")
     assert pose_model.model_sha256(path) == hashlib.sha256(b"abc").hexdigest()
-    with pytest.raises(ValueError, match="pose.model: found .*none.*cannot be read"):
+    with pytest.raises(ValueError, match=r"pose.model: found .*none.*cannot be read"):
         pose_model.model_sha256(tmp_path / "none")
 
 

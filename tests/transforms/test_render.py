@@ -91,8 +91,8 @@ class TestGeometry:
         np.testing.assert_array_equal(drawn_HWC[38, 20:61], drawn_HWC[42, 20:61])
         # the rows at 2 px lie on the edge: half covered, (100 + 255) / 2 and so on
         np.testing.assert_allclose(drawn_HWC[38, 40], [177.5, 114, 50], atol=1)
-        assert (drawn_HWC[37] == 100).all() and (drawn_HWC[43] == 100).all()
-        assert (drawn_HWC[:, :17] == 100).all() and (drawn_HWC[:, 64:] == 100).all()
+        assert (drawn_HWC[[37, 43]] == 100).all()
+        assert (drawn_HWC[:, [*range(17), *range(64, WIDTH)]] == 100).all()
         np.testing.assert_allclose(drawn_HWC[40, 62], [177.5, 114, 50], atol=1)
 
     def test_a_bar_between_pixels_spreads_evenly(self) -> None:
@@ -274,7 +274,8 @@ class TestStage:
     def test_a_frame_without_people_is_black_on_black(self) -> None:
         (record,) = self.run("black-dot-6-uniform", [People.nobody(0)], [jpeg()])
         pixels_HWC = decode_rgb(record.image)
-        assert pixels_HWC.shape == (HEIGHT, WIDTH, 3) and pixels_HWC.max() == 0
+        assert pixels_HWC.shape == (HEIGHT, WIDTH, 3)
+        assert pixels_HWC.max() == 0
 
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_the_stage_draws_what_the_function_draws(self, variant: str) -> None:
