@@ -1,4 +1,4 @@
-"""The command line: finds the command, a function of `pipelines.commands`, parses its arguments and reports how it ended."""
+"""The command line: finds the command, a function of `pipelines.commands`, parses its arguments and reports the end."""
 
 import inspect
 import os

@@ -1,0 +1,55 @@
+# Two commands on a machine with Python 3.11: `make demo` and `make test`. Each makes .venv from the lock.
+
+PYTHON ?= python3.11
+# Which build of torch: empty takes what pip finds, cpu or cuda take PyTorch's own index.
+TORCH ?=
+TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.org/whl/cpu,$(if $(filter cuda,$(TORCH)),--index-url https://download.pytorch.org/whl/cu130))
+EXTRAS = beam,gcp,train,demo,dev
+LOCK = requirements.lock
+BIN = .venv/bin
+
+.PHONY: help demo test test-all lint format lock clean
+
+help:
+	@echo 'make demo        sample videos, all stores, three teachers, the student: about ten minutes on two cores'
+	@echo 'make test        the tests, without the long ones'
+	@echo 'make test-all    the long ones too'
+	@echo 'make lint        ruff and mypy'
+	@echo 'make lock        resolve pyproject.toml anew into $(LOCK)'
+	@echo 'Variables: PYTHON=python3.11  TORCH=cpu|cuda (which build of torch; default: the one pip finds)'
+
+.venv/done: $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo 'perfnet needs Python 3.11; name yours: make PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) pipelines/system_libraries.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH_INDEX) "$$(grep -i '^torch==' $(LOCK))"
+	$(BIN)/pip install --quiet --constraint $(LOCK) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: .venv/done
+	$(BIN)/perfnet demo
+
+test: .venv/done
+	$(BIN)/pytest -m 'not slow'
+
+test-all: .venv/done
+	$(BIN)/pytest -m slow
+
+lint: .venv/done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet "$$(grep -i '^torch==' $(LOCK))"
+	.venv-lock/bin/pip install --quiet '.[$(EXTRAS),airflow]'
+	.venv-lock/bin/pip freeze --exclude perfnet --exclude-editable > $(LOCK)
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock build *.egg-info demo

@@ -1,0 +1,97 @@
+"""Commits a store: checks what was rejected, then puts the snapshot."""
+
+from collections.abc import Iterable
+
+from stores import files
+from stores.plan import StagePlan
+from stores.rejections import Rejection
+from stores.store import Store, summary_name
+from stores.summaries import ShardReference, Snapshot
+
+_NAMED = 10
+
+
+class StageFailed(Exception):
+    """A stage did not end well and its store is not committed; the message says why and what to do."""
+
+
+def rejected_in(store: Store, shards: Iterable[ShardReference]) -> list[Rejection]:
+    """All rejected clips of these shards, from the summaries that have any."""
+    names = [s.summary for s in shards if s.rejected_data or s.rejected_transient]
+    return [r for summary in store.summaries(names).values() if summary for r in summary.rejected]
+
+
+def build_snapshot(plan: StagePlan) -> Snapshot:
+    """The snapshot of the plan's keys, from references known to be fresh and the summaries written since.
+
+    Raises:
+        StageFailed: a shard has no summary.
+    """
+    names = {summary_name(s, plan.expected[s], plan.encoding): s for s in plan.stale}
+    references = dict(plan.fresh)
+    for name, summary in plan.store.summaries(names).items():
+        if summary is None:
+            raise StageFailed(
+                f"{plan.store.name}: shard {names[name]} was not written; "
+                "finished shards are kept, run the same command again"
+            )
+        references[names[name]] = ShardReference.of(summary, name)
+    shards = tuple(references[shard] for shard in sorted(references))
+    return Snapshot(plan.store.name, plan.spec, plan.encoding, shards)
+
+
+def commit(plan: StagePlan, *, max_rejected: float) -> Snapshot:
+    """Puts the snapshot of a finished plan, unless it stands already.
+
+    Raises:
+        StageFailed: internal errors, too many rejected clips, or missing shards; names the first of them.
+    """
+    snapshot = build_snapshot(plan)
+    check_rejected(plan, snapshot, max_rejected=max_rejected)
+    if plan.previous != snapshot:
+        plan.store.put_snapshot(snapshot)
+    return snapshot
+
+
+def check_rejected(plan: StagePlan, snapshot: Snapshot, *, max_rejected: float) -> None:
+    """Refuses a store with internal errors, or with a larger share of rejected clips than allowed."""
+    if not snapshot.rejected:
+        return
+    rejected = rejected_in(plan.store, snapshot.shards)
+    errors = [r for r in rejected if r.reason == "internal_error"]
+    if errors:
+        raise StageFailed(
+            f"{plan.store.name}: {len(errors)} clips failed with an internal error; all other clips are kept\n"
+            + _named(errors)
+        )
+    total = snapshot.totals["clips"] + snapshot.rejected
+    if snapshot.rejected > max_rejected * total:
+        raise StageFailed(
+            f"{plan.store.name}: {snapshot.rejected} of {total} clips were rejected, more than max_rejected "
+            f"{max_rejected:g} allows; all other clips are kept\n{_named(rejected)}\n"
+            "repair or remove these videos, or allow more with --max_rejected"
+        )
+
+
+def _named(rejected: list[Rejection]) -> str:
+    lines = [
+        f"  {r.clip_id}: {r.reason}: {r.detail.splitlines()[0] if r.detail else ''}".rstrip(": ")
+        for r in rejected
+    ]
+    more = [f"  … and {len(lines) - _NAMED} more: perfnet status --rejected"] if len(lines) > _NAMED else []
+    return "\n".join(lines[:_NAMED] + more)
+
+
+def _named(rejected: list[Rejection]) -> str:
+    lines = [
+        f"  {r.clip_id}: {r.reason}: {r.detail.splitlines()[0] if r.detail else ''}".rstrip(": ")
+        for r in rejected
+    ]
+    more = [f"  … and {len(lines) - _NAMED} more: perfnet status --rejected"] if len(lines) > _NAMED else []
+    return "\n".join(lines[:_NAMED] + more)
+
+
+def _last_line(detail: str) -> str:
+    """The line of a detail that says most: of a traceback the last."""
+    lines = detail.strip().splitlines()
+    return files.printable(lines[-1]) if lines else ""

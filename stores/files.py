@@ -1,0 +1,233 @@
+"""All file access of the project: local paths and object stores through fsspec, each put whole or not at all.
+
+Locally a put is a temporary file in the same folder, fsync, `os.replace`. On an object store it is one upload that
+is only begun when the content is complete: an exception before that leaves no object.
+"""
+
+import base64
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+PARTIAL_PREFIX = ".part-"
+_LOCAL_PROTOCOLS = ("file://", "local://")
+_PROTOCOLS = ("gs", "gcs")
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """What is known of a file without reading it.
+
+    Attributes:
+        size_bytes: length.
+        modified: a mark that changes when the file is rewritten: mtime in ns, or the object's generation.
+        checksum: `md5:…` where the object store keeps one, otherwise None.
+    """
+
+    size_bytes: int
+    modified: str
+    checksum: str | None = None
+
+
+def check_uri(uri: str) -> str:
+    """Returns `uri` when it is a local path or a gs:// address.
+
+    Raises:
+        ValueError: an fsspec chain (`::`), another protocol, or a NUL byte.
+    """
+    protocol = uri.split("://", 1)[0] if "://" in uri else ""
+    if "\0" in uri or "::" in uri or (protocol and protocol not in (*_PROTOCOLS, "file")):
+        raise ValueError(f"{printable(uri)}: only local paths and gs:// addresses are read")
+    return uri
+
+
+def printable(text: str) -> str:
+    """Text from outside, safe to show in one line of a terminal: control characters are escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def is_local(uri: str) -> bool:
+    return "://" not in uri or uri.startswith(_LOCAL_PROTOCOLS)
+
+
+def local_path(uri: str) -> str:
+    """The file system path of a local uri."""
+    for protocol in _LOCAL_PROTOCOLS:
+        uri = uri.removeprefix(protocol)
+    return uri
+
+
+def join(folder: str, *names: str) -> str:
+    """Appends names to a folder; refuses names that would leave it."""
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{printable(name)!r} would leave {folder}")
+    return "/".join([folder.rstrip("/") or "/", *names])
+
+
+def _remote(uri: str) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(check_uri(uri), use_listings_cache=False)
+    return filesystem, path
+
+
+def exists(uri: str) -> bool:
+    if is_local(uri):
+        return os.path.exists(local_path(uri))
+    filesystem, path = _remote(uri)
+    return bool(filesystem.exists(path))
+
+
+def status(uri: str) -> FileStatus:
+    """Size, modification mark and stored checksum of a file.
+
+    Raises:
+        FileNotFoundError, PermissionError, IsADirectoryError, OSError: as the file system says.
+    """
+    if is_local(uri):
+        found = os.stat(local_path(uri))
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(uri)
+        if not stat.S_ISREG(found.st_mode):
+            raise PermissionError(f"{printable(uri)} is not a regular file")
+        return FileStatus(found.st_size, str(found.st_mtime_ns))
+    filesystem, path = _remote(uri)
+    info = filesystem.info(path)
+    if info["type"] == "directory":
+        raise IsADirectoryError(uri)
+    md5 = info.get("md5Hash")
+    return FileStatus(int(info["size"]), str(info.get("generation", "")), f"md5:{md5}" if md5 else None)
+
+
+def open_read(uri: str) -> BinaryIO:
+    """A seekable binary file open for reading."""
+    if is_local(uri):
+        return open(local_path(uri), "rb")
+    filesystem, path = _remote(uri)
+    return cast(BinaryIO, filesystem.open(path, "rb"))
+
+
+def read_bytes(uri: str) -> bytes:
+    with open_read(uri) as file:
+        return file.read()
+
+
+def digest(uri: str, *, algorithm: str = "sha256", chunk_bytes: int = 1 << 20) -> "hashlib._Hash":
+    """Reads a file once and returns its finished hash object."""
+    found = hashlib.new(algorithm, usedforsecurity=False)
+    with open_read(uri) as file:
+        while chunk := file.read(chunk_bytes):
+            found.update(chunk)
+    return found
+
+
+def content_digest(uri: str, known: FileStatus) -> str:
+    """Identity of a file's content: the object store's own md5 where it has one, else the same md5 from reading it.
+
+    md5 because object stores keep it: a collection copied to or from one keeps its identities.
+    """
+    if known.checksum:
+        return known.checksum
+    return "md5:" + base64.b64encode(digest(uri, algorithm="md5").digest()).decode()
+
+
+def list_names(folder: str) -> set[str]:
+    """Names of the files directly in a folder; empty where there is no folder. Partial files are left out."""
+    if is_local(folder):
+        try:
+            with os.scandir(local_path(folder)) as entries:
+                return {e.name for e in entries if not e.name.startswith(PARTIAL_PREFIX) and not e.is_dir()}
+        except FileNotFoundError:
+            return set()
+    filesystem, path = _remote(folder)
+    try:
+        found = filesystem.ls(path, detail=True)
+    except FileNotFoundError:
+        return set()
+    return {info["name"].rsplit("/", 1)[-1] for info in found if info["type"] == "file"}
+
+
+def put_bytes(uri: str, content: bytes) -> None:
+    """Writes a whole small file, replacing what is there."""
+    if not is_local(uri):
+        filesystem, path = _remote(uri)
+        filesystem.pipe_file(path, content)
+        return
+    with staged(uri) as path, open(path, "wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def staged(uri: str) -> Iterator[str]:
+    """Yields the path of a local file to write; leaving the block normally publishes it whole as `uri`.
+
+    After an exception nothing is published and the partial file is removed.
+    """
+    if is_local(uri):
+        folder, name = os.path.split(local_path(uri))
+        os.makedirs(folder or ".", exist_ok=True)
+    else:
+        folder, name = tempfile.gettempdir(), uri.rsplit("/", 1)[-1]
+    descriptor, path = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix="-" + name[-80:], dir=folder or ".")
+    os.close(descriptor)
+    try:
+        yield path
+        _publish(path, uri)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _publish(path: str, uri: str) -> None:
+    if not is_local(uri):
+        filesystem, target = _remote(uri)
+        filesystem.put_file(path, target)
+        return
+    os.chmod(path, 0o666 & ~_umask())
+    _fsync(path)
+    os.replace(path, local_path(uri))
+    _fsync(os.path.dirname(local_path(uri)) or ".")
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it; mkstemp makes files private."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _fsync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(uri: str) -> None:
+    """Removes one file; nothing happens where it is gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_local(uri):
+            os.unlink(local_path(uri))
+        else:
+            filesystem, path = _remote(uri)
+            filesystem.rm_file(path)
+
+
+def put_file(path: str, uri: str) -> None:
+    """Publishes a finished local file whole as `uri`; the local file stays."""
+    if not is_local(uri):
+        filesystem, target = _remote(uri)
+        filesystem.put_file(path, target)
+        return
+    with staged(uri) as partial:
+        shutil.copyfile(path, partial)

@@ -1,0 +1,77 @@
+"""Identity of a video is its content: (uri, size, modification mark) only decides when to read it again."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stores import files
+
+FILE = "identities.parquet"
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a video is.
+
+    Attributes:
+        size_bytes, modified: None where the file cannot be read.
+        digest: of the content; a reason code (missing_file, unreadable_file) where it cannot be read, so that the
+            clip key changes by itself when the file appears.
+    """
+
+    uri: str
+    size_bytes: int | None
+    modified: str | None
+    digest: str
+
+
+def identify(uri: str, known: Identity | None) -> Identity:
+    """The identity of one video, read again only when size or modification mark have changed."""
+    try:
+        status = files.status(uri)
+        if known and (known.size_bytes, known.modified) == (status.size_bytes, status.modified):
+            return known
+        return Identity(uri, status.size_bytes, status.modified, files.content_digest(uri, status))
+    except FileNotFoundError:
+        return Identity(uri, None, None, "missing_file")
+    except (PermissionError, IsADirectoryError, NotADirectoryError):
+        return Identity(uri, None, None, "unreadable_file")
+
+
+def identify_all(
+    workspace: str, uris: Iterable[str], progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Identity]:
+    """Identities of all videos; what was known is taken from and kept in the workspace's cache."""
+    wanted = sorted(set(uris))
+    known = _read(workspace)
+    found: dict[str, Identity] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for identity in pool.map(lambda uri: identify(uri, known.get(uri)), wanted):
+            found[identity.uri] = identity
+            progress(len(found), len(wanted))
+    if any(known.get(uri) != identity for uri, identity in found.items()):
+        _write(workspace, {**known, **found})
+    return found
+
+
+def _read(workspace: str) -> dict[str, Identity]:
+    uri = files.join(workspace, FILE)
+    try:
+        with files.open_read(uri) as file:
+            table = pq.read_table(file)
+        return {row["uri"]: Identity(**row) for row in table.to_pylist()}
+    except (FileNotFoundError, pa.ArrowInvalid, TypeError):
+        return {}  # a cache: what is missing or damaged is read again
+
+
+def _write(workspace: str, identities: dict[str, Identity]) -> None:
+    rows = [vars(identities[uri]) for uri in sorted(identities)]
+    schema = pa.schema(
+        [("uri", pa.string()), ("size_bytes", pa.int64()), ("modified", pa.string()), ("digest", pa.string())]
+    )
+    with files.staged(files.join(workspace, FILE)) as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema), path)

@@ -1,0 +1,32 @@
+"""Model files that workers need travel through the workspace, named by digest."""
+
+import os
+import tempfile
+
+from stores import files
+
+FOLDER = "models"
+
+
+def put_model(workspace: str, path: str) -> tuple[str, str]:
+    """Copies a model file into the workspace, unless it is there; returns its sha256 and its uri there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    digest = files.digest(path).hexdigest()
+    uri = files.join(workspace, FOLDER, digest, os.path.basename(path))
+    if not files.exists(uri):
+        files.put_file(path, uri)
+    return digest, uri
+
+
+def local_model(uri: str) -> str:
+    """A local path of a model in a workspace; fetched once a machine where the workspace is remote."""
+    if files.is_local(uri):
+        return files.local_path(uri)
+    digest, name = uri.split("/")[-2:]
+    path = os.path.join(tempfile.gettempdir(), "perfnet-models", digest, name)
+    if not os.path.exists(path):
+        files.put_bytes(path, files.read_bytes(uri))
+    return path

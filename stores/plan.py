@@ -1,0 +1,316 @@
+"""Plans one stage: which shards are fresh, which are stale and why, and what a stale shard needs.
+
+Planning reads the clips table, the input stores' snapshots and one file listing; it reads no image.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stores import keys
+from stores.clips import ClipsTable
+from stores.identities import Identity
+from stores.rejections import Rejection
+from stores.store import Store, summary_name
+from stores.summaries import ClipEntry, Encoding, ShardReference, ShardSummary, Snapshot
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of one clip in a committed data file."""
+
+    data: str
+    entry: ClipEntry
+
+
+@dataclass(frozen=True)
+class TaskClip:
+    """What a worker does for one clip: keep its rejection, copy it, or compute it.
+
+    Attributes:
+        video: the fields of a `Video`, for the first stage.
+        inputs: where the clip lies in each input store, for the others.
+        copy: where the very same clip lies already in this store.
+        sealed: a rejection that stands until the video changes.
+    """
+
+    clip_id: str
+    key: str
+    video: Mapping[str, Any] | None = None
+    inputs: tuple[Source, ...] = ()
+    copy: Source | None = None
+    sealed: Rejection | None = None
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that a worker needs to make one shard."""
+
+    shard: int
+    key: str
+    clips: tuple[TaskClip, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, content: str) -> "ShardTask":
+        values = json.loads(content)
+        return cls(values["shard"], values["key"], tuple(_task_clip(c) for c in values["clips"]))
+
+
+def _task_clip(values: dict[str, Any]) -> TaskClip:
+    def source(found: dict[str, Any] | None) -> Source | None:
+        return Source(found["data"], ClipEntry(**found["entry"])) if found else None
+
+    inputs = tuple(s for s in map(source, values["inputs"]) if s)
+    sealed = Rejection(**values["sealed"]) if values["sealed"] else None
+    return TaskClip(values["clip_id"], values["key"], values["video"], inputs, source(values["copy"]), sealed)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What has to be done to bring one store up to date.
+
+    Attributes:
+        expected: shard → key, for every shard.
+        standing: shard → its reference, for the shards that are written, also with rejections to try again.
+        fresh: those of them that need nothing.
+        stale: the others, sorted.
+        reason: why, in words; "" when nothing is stale.
+        previous: the snapshot that readers see now.
+    """
+
+    store: Store
+    spec: Mapping[str, Any]
+    encoding: Encoding
+    expected: Mapping[int, str]
+    standing: Mapping[int, ShardReference]
+    fresh: Mapping[int, ShardReference]
+    stale: tuple[int, ...]
+    reason: str
+    previous: Snapshot | None
+
+
+def choose_num_shards(clips: int) -> int:
+    """A power of two: about 16 clips a shard in large collections, shards enough to share out in small ones."""
+    wanted = max(min(clips, 32), clips / 16)
+    shards = 1
+    while shards < wanted:
+        shards *= 2
+    return shards
+
+
+def video_clips(
+    clips: ClipsTable, identities: Mapping[str, Identity], spec: Mapping[str, Any], num_shards: int
+) -> dict[int, list[TaskClip]]:
+    """The clips table as the first stage's work, by shard; not yet known what of it is done."""
+    shards: dict[int, list[TaskClip]] = {shard: [] for shard in range(num_shards)}
+    rows = zip(clips.clip_ids, clips.uris, clips.starts_s, clips.stops_s, strict=True)
+    for clip_id, uri, start_s, stop_s in rows:
+        identity = identities[uri]
+        key = keys.frames_clip_key(spec, identity.digest, start_s, stop_s)
+        video = {
+            "clip_id": clip_id,
+            "uri": uri,
+            "start_s": start_s,
+            "stop_s": stop_s,
+            "bytes": identity.size_bytes,
+            "modified": identity.modified,
+        }
+        shards[keys.shard_of(clip_id, num_shards)].append(TaskClip(clip_id, key, video))
+    return shards
+
+
+def expected_from_videos(spec: Mapping[str, Any], shards: Mapping[int, Sequence[TaskClip]]) -> dict[int, str]:
+    """Shard keys of the first stage."""
+    return {
+        shard: keys.shard_key(spec, [keys.held_digest((c.clip_id, c.key) for c in clips)])
+        for shard, clips in shards.items()
+    }
+
+
+def expected_from_inputs(spec: Mapping[str, Any], inputs: Sequence[Snapshot]) -> dict[int, str]:
+    """Shard keys of any other stage, from what the input shards really hold."""
+    return {
+        references[0].shard: keys.shard_key(spec, [r.held for r in references])
+        for references in zip(*(s.shards for s in inputs), strict=True)
+    }
+
+
+def plan_stage(
+    store: Store,
+    *,
+    spec: Mapping[str, Any],
+    encoding: Encoding,
+    expected: Mapping[int, str],
+    retry_rejected: bool = False,
+) -> StagePlan:
+    """Compares what the store should hold with what it holds.
+
+    Args:
+        expected: shard → key.
+        retry_rejected: take clips rejected for a `data` cause as stale too.
+    """
+    previous, listing = store.snapshot(), store.listing()
+    known = (
+        {(r.key, r.shard): r for r in previous.shards} if previous and previous.encoding == encoding else {}
+    )
+    standing: dict[int, ShardReference] = {}
+    unread: dict[str, int] = {}
+    for shard, key in expected.items():
+        name = summary_name(shard, key, encoding)
+        reference = known.get((key, shard))
+        if name not in listing or (reference and reference.data and reference.data not in listing):
+            continue
+        if reference:
+            standing[shard] = reference
+        else:
+            unread[name] = shard
+    for name, summary in store.summaries(unread).items():
+        if (
+            summary
+            and (summary.data is None or summary.data in listing)
+            and summary.key == expected[unread[name]]
+        ):
+            standing[unread[name]] = ShardReference.of(summary, name)
+    fresh = {
+        shard: r
+        for shard, r in standing.items()
+        if not r.rejected_transient and not (retry_rejected and r.rejected_data)
+    }
+    stale = tuple(sorted(set(expected) - set(fresh)))
+    reason = _reason(stale, expected, spec, encoding, previous, listing)
+    return StagePlan(store, spec, encoding, expected, standing, fresh, stale, reason, previous)
+
+
+def _reason(
+    stale: Sequence[int],
+    expected: Mapping[int, str],
+    spec: Mapping[str, Any],
+    encoding: Encoding,
+    previous: Snapshot | None,
+    listing: set[str],
+) -> str:
+    """Why shards are stale, for the printed plan."""
+    if not stale:
+        return ""
+    if previous is None:
+        done = len(expected) - len(stale)
+        return f"not finished yet, {done} of {len(expected)} shards are done" if done else "not computed yet"
+    if keys.canonical_json(previous.spec) != keys.canonical_json(spec):
+        return "; ".join(spec_differences(previous.spec, spec))
+    if previous.encoding != encoding:
+        return "; ".join(differences(asdict(previous.encoding), asdict(encoding)))
+    by_shard = {r.shard: r for r in previous.shards}
+    changed = [s for s in stale if by_shard[s].key != expected[s]]
+    transient = sum(by_shard[s].rejected_transient for s in stale if s not in changed)
+    lost = [
+        s
+        for s in stale
+        if s not in changed and not by_shard[s].rejected_transient and not by_shard[s].rejected_data
+    ]
+    parts = (
+        [f"clips added, removed or changed in {len(changed)} of {len(expected)} shards"] if changed else []
+    )
+    parts += [f"{transient} clips to try again"] if transient else []
+    parts += [f"files of {len(lost)} shards are missing"] if lost else []
+    return "; ".join(parts) or "rejected clips to try again"
+
+
+def spec_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What changed between two specs, in the names that a user types: `flow.bound_px: was 20, is 15`."""
+    prefix = f"{after['stage']}."
+    changed = differences(before["options"], after["options"], prefix)
+    if before["version"] != after["version"]:
+        changed.append(f"{prefix[:-1]} is computed by version {after['version']}, was {before['version']}")
+    return changed
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What changed between two nested mappings, as `name: was a, is b`."""
+    found = []
+    for name in sorted({*before, *after}):
+        a, b = before.get(name), after.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name}: was {_short(a)}, is {_short(b)}")
+    return found
+
+
+def _short(value: object) -> str:
+    text = "the default" if value is None else str(value)
+    return text if len(text) <= 60 else text[:16] + "…"
+
+
+def build_tasks(
+    plan: StagePlan,
+    *,
+    videos: Mapping[int, Sequence[TaskClip]] | None = None,
+    inputs: Sequence[tuple[Store, Snapshot]] = (),
+    retry_rejected: bool = False,
+) -> list[ShardTask]:
+    """The work of the stale shards: for each clip copy, keep the rejection, or compute."""
+    if videos is None:
+        videos = _clips_of_inputs(plan, inputs)
+    copies, sealed = _done_before(plan)
+    tasks = []
+    for shard in plan.stale:
+        clips = []
+        for clip in sorted(videos[shard], key=lambda c: c.clip_id):
+            rejection = None if retry_rejected else sealed.get((clip.clip_id, clip.key))
+            copy = copies.get((clip.clip_id, clip.key))
+            clips.append(TaskClip(clip.clip_id, clip.key, clip.video, clip.inputs, copy, rejection))
+        tasks.append(ShardTask(shard, plan.expected[shard], tuple(clips)))
+    return tasks
+
+
+def _clips_of_inputs(plan: StagePlan, inputs: Sequence[tuple[Store, Snapshot]]) -> dict[int, list[TaskClip]]:
+    """Clips that every input store holds, in the stale shards."""
+    held: list[dict[int, dict[str, Source]]] = []
+    for store, snapshot in inputs:
+        names = {s.summary: s.shard for s in snapshot.shards if s.shard in set(plan.stale)}
+        held.append({names[n]: _sources(store, n, s) for n, s in store.summaries(names).items()})
+    shards: dict[int, list[TaskClip]] = {}
+    for shard in plan.stale:
+        first, *others = [h[shard] for h in held]
+        common = [c for c in first if all(c in o for o in others)]
+        shards[shard] = [_derived(plan.spec, c, [first[c], *(o[c] for o in others)]) for c in common]
+    return shards
+
+
+def _sources(store: Store, name: str, summary: ShardSummary | None) -> dict[str, Source]:
+    if summary is None:
+        raise ValueError(
+            f"{store.shard_uri(name)} is missing or damaged; run `perfnet run {store.name.split('/')[0]}`"
+        )
+    return {c.clip_id: Source(summary.data or "", c) for c in summary.clips}
+
+
+def _derived(spec: Mapping[str, Any], clip_id: str, sources: Sequence[Source]) -> TaskClip:
+    key = keys.clip_key(spec, [s.entry.key for s in sources])
+    return TaskClip(clip_id, key, None, tuple(sources))
+
+
+def _done_before(plan: StagePlan) -> tuple[dict[tuple[str, str], Source], dict[tuple[str, str], Rejection]]:
+    """Clips and sealed rejections of the shards that exist already, by (clip_id, clip key)."""
+    names = _known_summaries(plan)
+    listing = plan.store.listing() if names else set()
+    copies: dict[tuple[str, str], Source] = {}
+    sealed: dict[tuple[str, str], Rejection] = {}
+    for summary in plan.store.summaries(names).values():
+        if summary is None or keys.canonical_json(summary.spec) != keys.canonical_json(plan.spec):
+            continue
+        sealed |= {(r.clip_id, r.key): r for r in summary.rejected if r.cause == "data"}
+        if summary.data in listing:
+            copies |= {(c.clip_id, c.key): Source(summary.data or "", c) for c in summary.clips}
+    return copies, sealed
+
+
+def _known_summaries(plan: StagePlan) -> Iterable[str]:
+    """Summaries of the last snapshot, and those of an interrupted or half-rejected run of the same keys."""
+    names = {s.summary for s in plan.previous.shards} if plan.previous else set()
+    names |= {summary_name(s, plan.expected[s], plan.encoding) for s in plan.stale}
+    return sorted(names & plan.store.listing())

@@ -1,0 +1,20 @@
+"""Shared fixtures: where the real clips are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real clips; skips where it is absent, fails where it is promised."""
+    folder = Path(os.environ.get("PERFNET_REAL_DATA") or ROOT.parent / "shared" / "data")
+    if folder.is_dir():
+        return folder
+    reason = f"no real clips: {folder} is absent; name the folder in PERFNET_REAL_DATA"
+    if os.environ.get("PERFNET_REQUIRE_REAL_DATA"):
+        pytest.fail(reason)
+    pytest.skip(reason)
