@@ -10,7 +10,7 @@ from av.video.reformatter import VideoReformatter
 from stores.records import Frame
 from stores.rejections import ClipRejected
 from transforms.options import FramesOptions
-from transforms.picture import encode_jpeg, to_rgb, upright_size
+from transforms.picture import Orientation, encode_jpeg, orientation, to_rgb, upright_size
 from transforms.resample import resample
 from transforms.stage import ClipOutput, Video
 from transforms.video_file import open_video
@@ -46,16 +46,18 @@ def _decode(video: Video, options: FramesOptions, on_progress: Callable[[], None
         opening = list(islice(grid, 2))
         if len(opening) < 2:
             raise _too_few(video, options, reader, frames=len(opening))
+        first = opening[0][1].picture
+        turn = orientation(first)
         size = upright_size(
-            opening[0][1].picture, pixel_aspect=reader.pixel_aspect, shorter_side_px=options.shorter_side_px
+            first, turn, pixel_aspect=reader.pixel_aspect, shorter_side_px=options.shorter_side_px
         )
         yield size
-        for index, image in _encoded(chain(opening, grid), options, size):
+        for index, image in _encoded(chain(opening, grid), options, turn, size):
             yield Frame(index, round(index * 1_000_000 / fps), image)
 
 
 def _encoded(
-    grid: Iterator[tuple[int, TimedFrame]], options: FramesOptions, size: Size
+    grid: Iterator[tuple[int, TimedFrame]], options: FramesOptions, turn: Orientation, size: Size
 ) -> Iterator[tuple[int, bytes]]:
     """JPEG bytes for each grid point; a picture that serves several points is encoded once."""
     width_px, height_px = size
@@ -66,7 +68,7 @@ def _encoded(
         if index >= options.max_frames:
             raise ClipRejected("too_long", f"more than {options.max_frames} frames (frames.max_frames)")
         if frame is not shown:
-            rgb_HWC = to_rgb(frame.picture, reformatter, width_px=width_px, height_px=height_px)
+            rgb_HWC = to_rgb(frame.picture, turn, reformatter, width_px=width_px, height_px=height_px)
             image, shown = encode_jpeg(rgb_HWC, options.jpeg_quality), frame
         yield index, image
 

@@ -80,7 +80,10 @@ class _Child:
 
         Raises:
             ClipRejected: timeout or decoder_crashed.
+            DecoderError: the child was stopped for another clip, or closed.
         """
+        if not self.stop.alive:
+            raise DecoderError("this clip's decoder was closed or given another clip before all was read")
         deadline_s = time.monotonic() + timeout_s
         self._fill(pipe.HEADER.size, deadline_s, timeout_s)
         kind, length = pipe.HEADER.unpack_from(self._received)

@@ -35,7 +35,8 @@ class Orientation(NamedTuple):
 def orientation(picture: av.VideoFrame) -> Orientation:
     """Reads the display matrix, snapped to multiples of 90 degrees and mirrors.
 
-    FFmpeg's matrix (libavutil/display.h) maps x' = a·x + c·y, y' = b·x + d·y.
+    FFmpeg's matrix (libavutil/display.h) maps x' = a·x + c·y, y' = b·x + d·y. To be asked once a clip: a picture
+    whose side data was read is in a reference cycle and waits for the garbage collector, hundreds at a time.
     """
     if (matrix := picture.side_data.get("DISPLAYMATRIX")) is None:
         return Orientation()
@@ -45,7 +46,9 @@ def orientation(picture: av.VideoFrame) -> Orientation:
     return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)
 
 
-def upright_size(picture: av.VideoFrame, *, pixel_aspect: Fraction, shorter_side_px: int) -> tuple[int, int]:
+def upright_size(
+    picture: av.VideoFrame, turn: Orientation, *, pixel_aspect: Fraction, shorter_side_px: int
+) -> tuple[int, int]:
     """Width and height of the upright image whose shorter side is `shorter_side_px`, aspect kept.
 
     Args:
@@ -55,7 +58,7 @@ def upright_size(picture: av.VideoFrame, *, pixel_aspect: Fraction, shorter_side
         ClipRejected: too_large, the longer side is beyond what JPEG can hold.
     """
     width, height = picture.width * pixel_aspect, Fraction(picture.height)
-    if orientation(picture).transpose:
+    if turn.transpose:
         width, height = height, width
     scale = shorter_side_px / min(width, height)
     width_px, height_px = (int(side * scale + Fraction(1, 2)) for side in (width, height))
@@ -65,7 +68,7 @@ def upright_size(picture: av.VideoFrame, *, pixel_aspect: Fraction, shorter_side
 
 
 def to_rgb(
-    picture: av.VideoFrame, reformatter: VideoReformatter, *, width_px: int, height_px: int
+    picture: av.VideoFrame, turn: Orientation, reformatter: VideoReformatter, *, width_px: int, height_px: int
 ) -> NDArray[np.uint8]:
     """The upright image, uint8 HWC, of the given size.
 
@@ -75,7 +78,6 @@ def to_rgb(
     Raises:
         ClipRejected: unsupported, FFmpeg cannot convert this pixel format or colour space.
     """
-    turn = orientation(picture)
     width, height = (height_px, width_px) if turn.transpose else (width_px, height_px)
     if picture.colorspace == COLORSPACE_RESERVED:  # written by some recorders; means nothing
         picture.colorspace = COLORSPACE_UNSPECIFIED

@@ -5,7 +5,7 @@ recognise and that there is no protocol, so that no file makes it open another o
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 
@@ -21,6 +21,7 @@ from transforms.video_file import VideoFile
 # Containers of videos only: no playlists (concat, hls, dash), images, subtitles, text or capture devices.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf,rm,dv,nut,ivf,wtv"
 NO_PROTOCOL = "none"
+AVFMT_FLAG_GENPTS = 1
 NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 # How many seconds before the segment to seek to, tried in turn before decoding from the video's start: a seek
 # may land late, because some containers index decoding times, which differ from the times of display.
@@ -58,7 +59,6 @@ class VideoReader:
         self._file = file
         self._options = options
         self._on_progress = on_progress
-        self._origin_s: Fraction | None = None
         self._tolerant = False
         self.decoded = 0
         self.damage: str | None = None
@@ -69,27 +69,17 @@ class VideoReader:
         return self._stream.sample_aspect_ratio or Fraction(1)
 
     def pictures_from(self, start_s: Fraction) -> Iterator[TimedFrame]:
-        """Yields pictures by strictly growing time, beginning at or before `start_s` if the video does.
-
-        A picture without a timestamp follows its predecessor; one not later than its predecessor is dropped.
-        """
+        """Yields pictures by strictly growing time, beginning at or before `start_s` if the video does."""
         self._tolerant = start_s > 0  # what is damaged before the segment does not concern it
-        from_start = self._timed(self._pictures())
-        first = next(from_start, None)
+        pictures = self._pictures()
+        first = next(pictures, None)
         if first is None:
             return
-        if start_s <= 0:
-            yield from chain([first], from_start)
-            return
-        for margin_s in SEEK_MARGINS_S:
-            landed = self._landed(start_s, margin_s)
-            if landed is not None:
-                self._tolerant = False
-                yield from self._timed(landed)
-                return
-        self._open()
-        self._tolerant = False
-        yield from self._timed(self._pictures())
+        origin_s = (_stamp(first) or 0) * self._tick_s
+        pictures = self._sought(origin_s + start_s) if start_s > 0 else chain([first], pictures)
+        yield from timed(
+            pictures, origin_s=origin_s, tick_s=self._tick_s, nominal_length_s=self._nominal_length_s()
+        )
 
     def _open(self) -> None:
         self._file.seek(0)
@@ -103,29 +93,40 @@ class VideoReader:
             self._refuse(error)
             raise _not_opened(error) from error
         self._stream = _video_stream(self._container)
+        # PyAV asks for generated timestamps, which are wrong for H.264 with B-frames in AVI.
+        self._container.flags &= ~AVFMT_FLAG_GENPTS
         assert self._stream.time_base is not None
         self._tick_s = self._stream.time_base
         self._check_pixels(self._stream.codec_context.width, self._stream.codec_context.height)
         self._stream.codec_context.options = limit
         self._stream.codec_context.thread_count = 1  # processes give the parallelism
 
-    def _landed(self, start_s: Fraction, margin_s: int) -> Iterator[av.VideoFrame] | None:
-        """Pictures from the key frame at or before `start_s`; None where seeking does not lead there."""
-        assert self._origin_s is not None
-        target_s = self._origin_s + start_s - margin_s
+    def _sought(self, wanted_s: Fraction) -> Iterator[av.VideoFrame]:
+        """Pictures from a key frame at or before the timestamp `wanted_s`, else from the video's start."""
+        for margin_s in SEEK_MARGINS_S:
+            landed = self._landed(wanted_s, margin_s)
+            if landed is not None:
+                break
+        else:
+            self._open()
+            landed = self._pictures()
+        self._tolerant = False
+        return landed
+
+    def _landed(self, wanted_s: Fraction, margin_s: int) -> Iterator[av.VideoFrame] | None:
+        """Pictures from a key frame at or before the timestamp `wanted_s`; None where no seek leads there."""
         try:
-            self._container.seek(int(target_s / self._tick_s), stream=self._stream)
+            self._container.seek(int((wanted_s - margin_s) / self._tick_s), stream=self._stream)
         except av.FFmpegError:
             return None
         pictures = self._pictures()
-        for picture in pictures:
-            if picture.key_frame and not picture.is_corrupt:
-                break
-        else:
+        landing = next(
+            (picture for picture in pictures if picture.key_frame and not picture.is_corrupt), None
+        )
+        stamp = None if landing is None else _stamp(landing)
+        if landing is None or stamp is None or stamp * self._tick_s > wanted_s:
             return None
-        if picture.pts is None or picture.pts * self._tick_s > self._origin_s + start_s:
-            return None
-        return chain([picture], pictures)
+        return chain([landing], pictures)
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
         """Decodes from where the container stands; goes on behind what cannot be decoded."""
@@ -164,23 +165,6 @@ class VideoReader:
         self._on_progress()
         return picture
 
-    def _timed(self, pictures: Iterator[av.VideoFrame]) -> Iterator[TimedFrame]:
-        previous: TimedFrame | None = None
-        for picture in pictures:
-            follows_s = previous.time_s + previous.length_s if previous else Fraction(0)
-            time_s = follows_s
-            if picture.pts is not None:
-                seen_s = picture.pts * self._tick_s
-                self._origin_s = seen_s if self._origin_s is None else self._origin_s
-                time_s = seen_s - self._origin_s
-            if previous and time_s <= previous.time_s:
-                continue
-            length_s = (picture.duration or 0) * self._tick_s
-            if length_s <= 0:
-                length_s = time_s - previous.time_s if previous else self._nominal_length_s()
-            previous = TimedPicture(time_s, length_s, picture)
-            yield previous
-
     def _nominal_length_s(self) -> Fraction:
         rate = self._stream.average_rate or self._stream.guessed_rate
         return 1 / rate if rate else 1 / Fraction(self._options.fps)
@@ -206,6 +190,38 @@ class VideoReader:
         if not self._options.keep_damaged:
             raise ClipRejected("damaged", detail)
         self.damage = self.damage or detail
+
+
+def timed(
+    pictures: Iterable[av.VideoFrame], *, origin_s: Fraction, tick_s: Fraction, nominal_length_s: Fraction
+) -> Iterator[TimedFrame]:
+    """Gives pictures their times after `origin_s`, strictly growing whatever their timestamps say.
+
+    A picture without a timestamp follows its predecessor; one not later than its predecessor is dropped. One
+    without a length is as long as the step to it, the first one `nominal_length_s`.
+
+    Args:
+        tick_s: seconds a unit of `pts` and `duration`.
+    """
+    previous: TimedFrame | None = None
+    for picture in pictures:
+        stamp = _stamp(picture)
+        if stamp is not None:
+            time_s = stamp * tick_s - origin_s
+        else:
+            time_s = previous.time_s + previous.length_s if previous else Fraction(0)
+        if previous and time_s <= previous.time_s:
+            continue
+        length_s = (picture.duration or 0) * tick_s
+        if length_s <= 0:
+            length_s = time_s - previous.time_s if previous else nominal_length_s
+        previous = TimedPicture(time_s, length_s, picture)
+        yield previous
+
+
+def _stamp(picture: av.VideoFrame) -> int | None:
+    """Time of display, or of decoding where the container knows no other (AVI); both grow by the same steps."""
+    return picture.dts if picture.pts is None else picture.pts
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
