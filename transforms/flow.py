@@ -27,14 +27,14 @@ _NEVER_IN_SPEC = ("backend", "bound_px", "encoding", "jpeg_quality")
 
 
 def bound_for(options: FlowOptions, *, width_px: int, height_px: int) -> float:
-    """The clipping bound in px of a clip of this size: as given, or 20 px at 256 px scaled with the shorter side."""
+    """The clipping bound in px for clips of this size: as given, or 20 px at a shorter side of 256 px, scaled."""
     if options.bound_px is not None:
         return options.bound_px
     return REFERENCE_BOUND_PX * min(width_px, height_px) / REFERENCE_SIDE_PX
 
 
 def quantise(flow_HW2: NDArray[np.float32], bound_px: float) -> NDArray[np.uint8]:
-    """Flow in px as 8-bit planes: round(clip(v, -bound, bound) * 127 / bound) + 128, so that zero is exactly 128."""
+    """Flow in px as 8-bit planes: round(clip(v, -bound, bound) * 127 / bound) + 128; zero is exactly 128."""
     steps = np.clip(flow_HW2, -bound_px, bound_px) * np.float32(_STEPS / bound_px)
     return (np.rint(steps) + _ZERO).astype(np.uint8)
 
@@ -122,7 +122,7 @@ class OpenCVSolver:
 
 
 class FlowStage:
-    """The stage `flow`: frames in, frames - 1 quantised TV-L1 flows out, forward and stored under their first frame."""
+    """The stage `flow`: frames in; frames - 1 quantised forward flows out, each under its first frame."""
 
     name = "flow"
     version = 1
@@ -151,8 +151,9 @@ class FlowStage:
         return spec
 
     def setup(self) -> None:
-        """One thread for OpenCV: the workers are what runs in parallel."""
+        """One thread for OpenCV, since workers are what runs in parallel; kernels compiled or from the cache."""
         cv2.setNumThreads(1)
+        warm_up(self.options)
         self._idle = [make_solver(self.options)]
 
     def process(self, frames: StoredClip) -> ClipOutput:
@@ -179,8 +180,20 @@ class FlowStage:
 
 
 def make_solver(options: FlowOptions) -> FlowSolver:
-    """A new solver of `options.backend`, for one thread."""
+    """A new solver of `options.backend`, for one thread. Imports only what that backend needs."""
+    if options.backend == "numba":
+        from transforms.tvl1 import TVL1Solver
+
+        return TVL1Solver(options)
     return OpenCVSolver(options)
+
+
+def warm_up(options: FlowOptions) -> None:
+    """Compiles what `options.backend` compiles, into the cache on disk that all later processes load from."""
+    if options.backend == "numba":
+        from transforms import tvl1
+
+        tvl1.warm_up()
 
 
 def _decode_grey(record: Frame, clip: StoredClip) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Options of the stages. Imports nothing heavy, so that the command line and the configuration load at once."""
+"""Options of the stages. Imports nothing heavy: the command line and the configuration load at once."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -103,18 +103,10 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
-class FlowOptions:
-    """How optical flow is computed and stored.
-
-    The TV-L1 parameters carry the names and the defaults of OpenCV's DualTVL1; docs/flow.md says what each does.
+class TVL1Parameters:
+    """Parameters of TV-L1 optical flow with the defaults of OpenCV's DualTVL1; docs/flow.md explains them.
 
     Attributes:
-        backend: the TV-L1 implementation.
-        bound_px: flow is clipped to [-bound_px, bound_px] px a frame; none scales 20 px at a shorter side
-            of 256 px with the frames' shorter side.
-        encoding: how the two 8-bit planes are stored: png (lossless), jpeg (two grey images) or
-            jpeg3 (one three-channel image as in MediaSequence).
-        jpeg_quality: 1 to 100, for the encodings jpeg and jpeg3.
         tau: time step of the dual update.
         lambda_: weight of the data term; smaller is smoother.
         theta: tightness of the coupling between the two flow fields.
@@ -128,10 +120,6 @@ class FlowOptions:
         median_size: side of the median filter in px: 1 (none), 3 or 5.
     """
 
-    backend: Literal["opencv"] = "opencv"
-    bound_px: float | None = None
-    encoding: Literal["png", "jpeg", "jpeg3"] = "png"
-    jpeg_quality: int = 95
     tau: float = 0.25
     lambda_: float = 0.15
     theta: float = 0.3
@@ -145,9 +133,6 @@ class FlowOptions:
     median_size: int = 5
 
     def __post_init__(self) -> None:
-        bound, step = self.bound_px, self.scale_step
-        require("flow.bound_px", bound, bound is None or 0 < bound <= 1000, "more than 0, at most 1000")
-        require("flow.jpeg_quality", self.jpeg_quality, 1 <= self.jpeg_quality <= 100, "between 1 and 100")
         for name in ("tau", "lambda_", "theta"):
             value = getattr(self, name)
             require(f"flow.{name}", value, 0 < value <= 100, "more than 0, at most 100")
@@ -155,6 +140,32 @@ class FlowOptions:
             value = getattr(self, name)
             require(f"flow.{name}", value, 1 <= value <= 1000, "between 1 and 1000")
         require("flow.epsilon", self.epsilon, 0 <= self.epsilon <= 10, "between 0 and 10")
+        step = self.scale_step
         require("flow.scale_step", step, 0.1 <= step <= 0.95, "between 0.1 and 0.95")
         require("flow.gamma", self.gamma, 0 <= self.gamma <= 100, "between 0 and 100")
         require("flow.median_size", self.median_size, self.median_size in (1, 3, 5), "1, 3 or 5")
+
+
+@dataclass(frozen=True)
+class FlowOptions(TVL1Parameters):
+    """How optical flow is computed and stored; the TV-L1 parameters are inherited.
+
+    Attributes:
+        backend: the TV-L1 implementation.
+        bound_px: flow is clipped to [-bound_px, bound_px] px a frame; none scales 20 px at a shorter side
+            of 256 px with the frames' shorter side.
+        encoding: how the two 8-bit planes are stored: png (lossless), jpeg (two grey images) or
+            jpeg3 (one three-channel image as in MediaSequence).
+        jpeg_quality: 1 to 100, for the encodings jpeg and jpeg3.
+    """
+
+    backend: Literal["numba", "opencv"] = "numba"
+    bound_px: float | None = None
+    encoding: Literal["png", "jpeg", "jpeg3"] = "png"
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        bound = self.bound_px
+        require("flow.bound_px", bound, bound is None or 0 < bound <= 1000, "more than 0, at most 1000")
+        require("flow.jpeg_quality", self.jpeg_quality, 1 <= self.jpeg_quality <= 100, "between 1 and 100")

@@ -122,7 +122,9 @@ def test_jpeg3_is_one_image_with_red_x_green_y_blue_nothing() -> None:
     x, y = encode(planes_HW2, "jpeg3")
     assert y == Y_IN_X
     blue, green, red = cv2.imdecode(np.frombuffer(x, np.uint8), cv2.IMREAD_COLOR)[8, 8].astype(int)
-    assert abs(red - 200) <= 2 and abs(green - 90) <= 2 and blue <= 2
+    assert abs(red - 200) <= 2
+    assert abs(green - 90) <= 2
+    assert blue <= 2
 
 
 def test_decode_refuses_what_is_no_flow() -> None:
@@ -204,6 +206,6 @@ def test_options_refuse_nonsense_and_name_themselves(name: str, value: float) ->
 
 
 def test_a_stage_can_be_sent_to_a_worker(moving: MemoryClip) -> None:
-    stage = pickle.loads(pickle.dumps(FlowStage(FlowOptions(bound_px=10))))
+    stage = pickle.loads(pickle.dumps(FlowStage(FlowOptions(bound_px=10))))  # noqa: S301 - our own bytes
     stage.setup()
     assert len(list(stage.process(moving).records)) == 4
