@@ -41,7 +41,7 @@ def selection(wanted: Sequence[str], config: Config) -> list[str]:
     """
     for item in wanted:
         if item not in ITEMS:
-            raise ValueError(f"unknown stage {files.printable(item)!r}; known: {', '.join(ITEMS)}")
+            raise ValueError(f"unknown stage {files.quoted(item)}; known: {', '.join(ITEMS)}")
     chosen: set[str] = set(wanted or ITEMS)
     for item in reversed(ITEMS):
         if item in chosen:

@@ -127,7 +127,7 @@ def _yaml_value(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{files.printable(name)}: {files.printable(text)!r} is not a YAML value") from error
+        raise ValueError(f"{files.printable(name)}: {files.quoted(text)} is not a YAML value") from error
 
 
 def _parse(
@@ -142,7 +142,7 @@ def _parse(
             _show_commands(" ".join(["perfnet", *names]), found)
         if name not in found:
             raise ValueError(
-                f"unknown command {' '.join([*names, files.printable(name)])!r}; known: {', '.join(found)}"
+                f"unknown command '{' '.join([*names, files.printable(name)])}'; known: {', '.join(found)}"
             )
         names.append(name)
         found, arguments = found[name], arguments[1:]

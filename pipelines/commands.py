@@ -88,7 +88,7 @@ def prepare(
     from pipelines.stages import STAGES
 
     if stage not in STAGES:
-        raise ValueError(f"unknown stage {files.printable(stage)!r}; known: {', '.join(STAGES)}")
+        raise ValueError(f"unknown stage {files.quoted(stage)}; known: {', '.join(STAGES)}")
     loaded = _config(
         config, overrides, max_rejected=max_rejected, workers=workers, retry_rejected=retry_rejected
     )
@@ -119,7 +119,7 @@ def train(
     from models.runs import RUNS, stale_reason
 
     if run not in RUNS:
-        raise ValueError(f"unknown run {files.printable(run)!r}; known: {', '.join(RUNS)}")
+        raise ValueError(f"unknown run {files.quoted(run)}; known: {', '.join(RUNS)}")
     loaded = _config(config, overrides)
     options, screen = loaded.model_options(), Screen(quiet=quiet)
     reason = stale_reason(run, workspace=loaded.workspace, options=options)
@@ -155,11 +155,10 @@ def evaluate(
 
     for name in runs:
         if name not in RUNS:
-            raise ValueError(f"unknown run {files.printable(name)!r}; known: {', '.join(RUNS)}")
+            raise ValueError(f"unknown run {files.quoted(name)}; known: {', '.join(RUNS)}")
     loaded = _config(config, overrides)
     _check_libraries()
     from models.evaluation import evaluate as evaluate_run
-
     from pipelines.results import show_runs
 
     chosen, screen = tuple(runs) or RUNS, Screen(quiet=quiet)
@@ -190,7 +189,6 @@ def fuse(
     """
     loaded = _config(config, overrides)
     from models.evaluation import fuse as fuse_runs
-
     from pipelines.results import show_metrics
 
     chosen = runs or ["rgb", "pose", "flow"]

@@ -194,7 +194,7 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str, path: st
         if name not in fields:
             shown = files.printable(f"{prefix}{name}")
             raise ValueError(
-                f"unknown key {shown!r}{f' in {path}' if path else ''}; {_nearest(str(name), prefix, list(fields))}"
+                f"unknown key '{shown}'{f' in {path}' if path else ''}; {_nearest(str(name), prefix, list(fields))}"
             )
         section = fields[name].type
         if dataclasses.is_dataclass(section):

@@ -183,7 +183,7 @@ def _refuse_duplicates(rows: Sequence[Mapping[str, object]], path: str) -> None:
     for number, row in enumerate(rows, start=1):
         if row["clip_id"] in seen:
             shown = files.printable(str(row["clip_id"]))
-            raise ValueError(f"clips csv: {files.printable(path)} clip {number}: duplicate clip_id {shown!r}")
+            raise ValueError(f"clips csv: {files.printable(path)} clip {number}: duplicate clip_id '{shown}'")
         seen.add(row["clip_id"])
 
 

@@ -97,11 +97,11 @@ class ClipsTable:
 def _check_text(column: str, text: str, clip_id: str) -> None:
     shown = files.printable(clip_id)[:200]
     if not text or len(text) > MAX_CLIP_ID_CHARACTERS:
-        raise ValueError(f"clip {shown!r}: {column} must have 1 to {MAX_CLIP_ID_CHARACTERS} characters")
+        raise ValueError(f"clip '{shown}': {column} must have 1 to {MAX_CLIP_ID_CHARACTERS} characters")
     if not text.isprintable():
         found = files.printable(text)[:200]
         raise ValueError(
-            f"clip {shown!r}: {column} holds a control or unprintable character ({found!r}); rename it"
+            f"clip '{shown}': {column} holds a control or unprintable character ('{found}'); rename it"
         )
 
 

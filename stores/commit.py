@@ -74,19 +74,7 @@ def check_rejected(plan: StagePlan, snapshot: Snapshot, *, max_rejected: float) 
 
 
 def _named(rejected: list[Rejection]) -> str:
-    lines = [
-        f"  {r.clip_id}: {r.reason}: {r.detail.splitlines()[0] if r.detail else ''}".rstrip(": ")
-        for r in rejected
-    ]
-    more = [f"  … and {len(lines) - _NAMED} more: perfnet status --rejected"] if len(lines) > _NAMED else []
-    return "\n".join(lines[:_NAMED] + more)
-
-
-def _named(rejected: list[Rejection]) -> str:
-    lines = [
-        f"  {r.clip_id}: {r.reason}: {r.detail.splitlines()[0] if r.detail else ''}".rstrip(": ")
-        for r in rejected
-    ]
+    lines = [f"  {r.clip_id}: {r.reason}: {_last_line(r.detail)}".rstrip(": ") for r in rejected]
     more = [f"  … and {len(lines) - _NAMED} more: perfnet status --rejected"] if len(lines) > _NAMED else []
     return "\n".join(lines[:_NAMED] + more)
 

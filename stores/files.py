@@ -56,6 +56,11 @@ def printable(text: str) -> str:
     )
 
 
+def quoted(text: str) -> str:
+    """Printable text in quotes."""
+    return f"'{printable(text)}'"
+
+
 def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith(_LOCAL_PROTOCOLS)
 
@@ -71,7 +76,7 @@ def join(folder: str, *names: str) -> str:
     """Appends names to a folder; refuses names that would leave it."""
     for name in names:
         if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"{printable(name)!r} would leave {folder}")
+            raise ValueError(f"{quoted(name)} would leave {folder}")
     return "/".join([folder.rstrip("/") or "/", *names])
 
 
