@@ -142,6 +142,8 @@ class VideoReader:
                 pictures = packet.decode()
             except av.EOFError:
                 return
+            except IndexError:  # at the end PyAV stumbles over streams that appeared after the beginning
+                pictures = self._drained()
             except (av.FFmpegError, OSError) as error:
                 self._refuse(error)
                 if started or packet is None:
@@ -175,10 +177,10 @@ class VideoReader:
             raise ClipRejected("too_large", found)
 
     def _refuse(self, error: Exception) -> None:
-        """Raises if the error is one that no other packet can heal."""
+        """Raises if the error is one that no other packet can heal: not one among decoded pictures."""
         if self._file.error is not None:
             raise ClipRejected("io_error", printable(str(self._file.error))) from error
-        if isinstance(error, UNSUPPORTED):
+        if isinstance(error, UNSUPPORTED) and self.decoded == 0 and not self._options.keep_damaged:
             raise ClipRejected("unsupported", _message(error)) from error
         if TOO_MANY_PIXELS in _message(error):
             raise ClipRejected("too_large", _message(error)) from error

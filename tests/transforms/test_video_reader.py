@@ -166,6 +166,25 @@ def test_damage_before_the_segment_does_not_matter(tmp_path):
     assert numbers(path, start_s=3)[-25:] == list(range(75, 100))
 
 
+def test_a_stream_that_appears_late_does_not_disturb(tmp_path):
+    """PyAV raises IndexError at the end of such a file, before it has flushed the decoder."""
+
+    class Late:
+        def __init__(self, container):
+            self.container = container
+
+        def demux(self, stream):
+            yield from (packet for packet in self.container.demux(stream) if packet.size)
+            raise IndexError("list index out of range")
+
+    path = write_video(tmp_path / "a.ts", steady_times(20), codec_options={"bf": "3"})
+    with open_video(Video("a", str(path))) as file:
+        reader = VideoReader(file, FramesOptions())
+        reader._container = Late(reader._container)
+        found = [read_number(p.picture.to_ndarray(format="rgb24")) for p in reader.pictures_from(Fraction(0))]
+    assert found == list(range(20))
+
+
 def stamped(*stamps):
     return [SimpleNamespace(pts=pts, dts=None, duration=duration) for pts, duration in stamps]
 
