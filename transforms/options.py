@@ -49,29 +49,63 @@ class FramesOptions:
         require("frames.max_pixels", self.max_pixels, self.max_pixels >= 256, "at least 256")
 
 
+_PERSON_SCORES = {"mediapipe": 0.3, "movenet": 0.2, "file": 0.0}
+
+
 @dataclass(frozen=True)
 class PoseOptions:
     """How people are found.
 
     Attributes:
-        backend: the estimator.
-        model: path of the model file; none means the back end's own, fetched once into the cache.
-        max_people: most people kept in a frame.
-        min_person_score: people below are dropped.
+        backend: mediapipe finds one or two prominent people, movenet up to six (TensorFlow); file reads keypoints
+            that are there already.
+        model: path of the model file (of the folder, for a SavedModel); none means the back end's own out of the
+            cache.
+        keypoints: for the back end file, a folder with one file a clip, or one file of all: COCO keypoints JSON or
+            a PoseC3D pickle.
+        keypoints_fps: frames a second of those keypoints; none means that they have the frames of the store.
+        input_side_px: longer side of the picture as movenet sees it, a multiple of 32. Larger finds smaller people
+            and costs by the square.
+        max_people: most people kept in a frame, by size × score.
+        min_person_score: people below are dropped; none means 0.3 for mediapipe, 0.2 for movenet, 0 for file.
         min_keypoint_score: keypoints below are not drawn and do not count for the box.
     """
 
-    backend: Literal["mediapipe"] = "mediapipe"
+    backend: Literal["mediapipe", "movenet", "file"] = "mediapipe"
     model: str | None = None
+    keypoints: str | None = None
+    keypoints_fps: float | None = None
+    input_side_px: int = 256
     max_people: int = 6
-    min_person_score: float = 0.3
+    min_person_score: float | None = None
     min_keypoint_score: float = 0.3
 
     def __post_init__(self) -> None:
+        require(
+            "pose.backend",
+            self.backend,
+            self.backend in _PERSON_SCORES,
+            "one of " + ", ".join(_PERSON_SCORES),
+        )
+        file, given = self.backend == "file", self.keypoints
+        require(
+            "pose.keypoints", given, file == (given is not None), "a path if and only if pose.backend is file"
+        )
+        fps = self.keypoints_fps
+        require("pose.keypoints_fps", fps, fps is None or 0.1 <= fps <= 1000, "between 0.1 and 1000")
+        side = self.input_side_px
+        require(
+            "pose.input_side_px", side, side % 32 == 0 and 64 <= side <= 2048, "a multiple of 32, 64 to 2048"
+        )
         require("pose.max_people", self.max_people, 1 <= self.max_people <= 100, "between 1 and 100")
         for name in ("min_person_score", "min_keypoint_score"):
             score = getattr(self, name)
-            require(f"pose.{name}", score, 0 <= score <= 1, "between 0 and 1")
+            require(f"pose.{name}", score, score is None or 0 <= score <= 1, "between 0 and 1")
+
+    @property
+    def least_person_score(self) -> float:
+        """The person score in force: each back end's numbers mean something else."""
+        return _PERSON_SCORES[self.backend] if self.min_person_score is None else self.min_person_score
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from transforms import tvl1_kernels as kernels
 from transforms.options import TVL1Parameters
-from transforms.tvl1_kernels import BORDER_PX, Level, Weights
+from transforms.tvl1_kernels import BORDER_PX, Weights
+from transforms.tvl1_median import Level
 from transforms.tvl1_simd import LANES
 
 MIN_SIDE_PX = 3
@@ -109,7 +110,8 @@ class TVL1Solver:
         """Makes a frame the next pair's first."""
         if grey_HW.shape != self._size:
             _require_image("previous_HW", grey_HW)
-            self._buffers = _Buffers.for_size(*grey_HW.shape, self._parameters)
+            rows, columns = grey_HW.shape
+            self._buffers = _Buffers.for_size(rows, columns, self._parameters)
             self._size = grey_HW.shape
         self._shrink(grey_HW, self._buffers.following)
 

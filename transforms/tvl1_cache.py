@@ -20,6 +20,11 @@ def _private_cache() -> str | None:
     return path if private and os.path.isdir(path) else None
 
 
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For the parts of hot loops: Numba copies them in, so that LLVM's own judgement is not asked."""
+    return njit(inline="always")(function)
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Numba's `njit` without the GIL, cached on disk where any folder for it can be written."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}

@@ -7,16 +7,21 @@ tau/theta, and so are the derivatives of the image: multiplications of the dual 
 Numba's cache notices a change of this file, not of tvl1_simd.py: touch this file after changing that one.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from transforms.tvl1_cache import compiled
-from transforms.tvl1_median import median
+from transforms.tvl1_cache import compiled, inlined
+from transforms.tvl1_median import Level, median
 from transforms.tvl1_simd import (
     LANES,
+    Floats,
+    Vector,
     fields,
     floor,
+    fold,
     from_left,
     from_right,
     inverse_root,
@@ -27,8 +32,9 @@ from transforms.tvl1_simd import (
     reciprocal,
     smaller,
     splat,
-    splat_four,
+    spread,
     store,
+    store_interleaved,
     to_int,
     total,
 )
@@ -40,15 +46,6 @@ illumination and its dual variables (only with gamma)."""
 BORDER_PX = 4
 _TINY = np.float32(1e-30)
 _NOTHING = np.float32(0)
-
-
-class Level(NamedTuple):
-    """Geometry of one pyramid level in the workspace."""
-
-    rows: int
-    columns: int
-    pitch: int
-    plane: int
 
 
 class Weights(NamedTuple):
@@ -66,7 +63,9 @@ class Weights(NamedTuple):
 
 
 @compiled
-def resample(source_HW, target_HW, scale_y, scale_x, factor):
+def resample(
+    source_HW: Floats, target_HW: Floats, scale_y: float, scale_x: float, factor: np.float32
+) -> None:
     """Bilinear resize as OpenCV's INTER_LINEAR, times `factor`; scales are source px per target px."""
     rows, columns = source_HW.shape
     first = np.empty(target_HW.shape[1], np.int64)
@@ -89,7 +88,7 @@ def resample(source_HW, target_HW, scale_y, scale_x, factor):
 
 
 @compiled
-def interleave(grey_HW, columns, texture):
+def interleave(grey_HW: Floats, columns: int, texture: Floats) -> None:
     """Grey value, its x and its y derivative as three of four interleaved fields within a border of zeros.
 
     Central differences halved, one-sided and halved at the edges, as OpenCV's centeredGradient.
@@ -107,68 +106,71 @@ def interleave(grey_HW, columns, texture):
             texture[start + 4 * x + 2] = half * (grey_HW[below, x] - grey_HW[above, x])
 
 
-@compiled
-def _store_cubic(rows, start, pitch, t):
-    """The four bicubic weights (A = -0.75) at the fractions `t`, to four consecutive scratch rows."""
+@inlined
+def _store_cubic(taps: Floats, at: int, t: Vector) -> None:
+    """The four bicubic weights (A = -0.75) at the fractions `t`, interleaved."""
     one = splat(np.float32(1))
     a, b, c = splat(np.float32(-0.75)), splat(np.float32(1.25)), splat(np.float32(-2.25))
     rest = one - t
-    first = a * t * rest * rest
+    first = a * t * (rest * rest)
     second = multiply_add(multiply_add(b, t, c), t * t, one)
     third = multiply_add(multiply_add(b, rest, c), rest * rest, one)
-    store(rows, start, first)
-    store(rows, start + pitch, second)
-    store(rows, start + 2 * pitch, third)
-    store(rows, start + 3 * pitch, one - first - second - third)
+    store_interleaved(taps, at, first, second, third, one - first - second - third)
 
 
 @compiled
-def _aim(work, u, y, level, per_taut, rows, corners):
-    """Where row y looks in the other image: whole pixels to `corners`, bicubic weights to `rows`."""
+def _aim(
+    work: Floats, u: int, y: int, level: Level, per_taut: np.float32, taps: Floats, corners: NDArray[np.int32]
+) -> None:
+    """Where row y looks in the other image: whole pixels to `corners`, bicubic weights to `taps`; x, then y."""
     low, scale = splat(np.float32(-3)), splat(per_taut)
     for axis in range(2):
-        limit = level.columns if axis == 0 else level.rows
-        high = splat(np.float32(limit + 2))
+        high = splat(np.float32((level.rows if axis else level.columns) + 2))
         flow = (u + axis) * level.plane + y * level.pitch
         for x in range(0, level.columns, LANES):
-            here = load(rows, 8 * level.pitch + x) if axis == 0 else splat(np.float32(y))
+            here = splat(np.float32(y)) if axis else load(taps, 8 * level.pitch + x)
             at = larger(smaller(multiply_add(load(work, flow + x), scale, here), high), low)
             corner = floor(at)
             store(corners, axis * level.pitch + x, to_int(corner))
-            _store_cubic(rows, 4 * axis * level.pitch + x, level.pitch, at - corner)
+            _store_cubic(taps, 4 * (axis * level.pitch + x), at - corner)
 
 
 @compiled
-def _fetch(texture, level, rows, corners, fetched):
-    """Bicubic samples of the three interleaved fields for one row."""
+def _fetch(texture: Floats, level: Level, taps: Floats, corners: NDArray[np.int32], samples: Floats) -> None:
+    """Bicubic samples of the interleaved fields for one row: blends four rows of taps, then across."""
     pitch = level.pitch
     across = level.columns + 2 * BORDER_PX + 1
     shift = BORDER_PX - 1
     for x in range(level.columns):
         at = 4 * ((np.int64(corners[pitch + x]) + shift) * across + np.int64(corners[x]) + shift)
-        a, b = splat_four(rows[x]), splat_four(rows[pitch + x])
-        c, d = splat_four(rows[2 * pitch + x]), splat_four(rows[3 * pitch + x])
-        result = splat_four(_NOTHING)
-        for tap in range(4):
-            line = load_four(texture, at) * a
-            line = multiply_add(load_four(texture, at + 4), b, line)
-            line = multiply_add(load_four(texture, at + 8), c, line)
-            line = multiply_add(load_four(texture, at + 12), d, line)
-            result = multiply_add(line, splat_four(rows[(4 + tap) * pitch + x]), result)
+        down = 4 * (pitch + x)
+        rows = load(texture, at) * splat(taps[down])
+        for tap in range(1, 4):
             at += 4 * across
-        store(fetched, 4 * x, result)
+            rows = multiply_add(load(texture, at), splat(taps[down + tap]), rows)
+        store(samples, 4 * x, fold(rows * spread(load_four(taps, 4 * x))))
 
 
 @compiled
-def warp(work, u, level, taut, grey, texture, rows, corners, fetched):
+def warp(
+    work: Floats,
+    u: int,
+    level: Level,
+    taut: np.float32,
+    grey: Floats,
+    texture: Floats,
+    taps: Floats,
+    corners: NDArray[np.int32],
+    samples: Floats,
+) -> None:
     """Samples the other image and its derivatives along the flow; fills the planes IX, IY and RHO."""
     vtaut, squared = splat(taut), splat(taut * taut)
     for y in range(level.rows):
         start = y * level.pitch
-        _aim(work, u, y, level, np.float32(1) / taut, rows, corners)
-        _fetch(texture, level, rows, corners, fetched)
+        _aim(work, u, y, level, np.float32(1) / taut, taps, corners)
+        _fetch(texture, level, taps, corners, samples)
         for x in range(0, level.columns, LANES):
-            value, dx, dy = fields(fetched, 4 * x)
+            value, dx, dy = fields(samples, 4 * x)
             ix, iy = dx * vtaut, dy * vtaut
             at = start + x
             moved = multiply_add(
@@ -179,8 +181,10 @@ def warp(work, u, level, taut, grey, texture, rows, corners, fetched):
             store(work, RHO * level.plane + at, (value - load(grey, at)) * squared - moved)
 
 
-@compiled
-def _divergence(work, plane, at, pitch, left, size):
+@inlined
+def _divergence(
+    work: Floats, plane: int, at: int, pitch: int, left: Vector, size: int
+) -> tuple[Vector, Vector]:
     """Divergence of the dual field (`plane`, `plane` + 1) at a vector, and its x part, the next one's left."""
     x_part = load(work, plane * size + at)
     y_plane = (plane + 1) * size
@@ -188,8 +192,8 @@ def _divergence(work, plane, at, pitch, left, size):
     return (x_part - from_left(left, x_part)) + y_part, x_part
 
 
-@compiled
-def _project(work, plane, at, size, dx, dy):
+@inlined
+def _project(work: Floats, plane: int, at: int, size: int, dx: Vector, dy: Vector) -> None:
     """Dual update of the field (`plane`, `plane` + 1) with forward differences dx, dy times tau/theta."""
     one = splat(np.float32(1))
     square = multiply_add(dy, dy, multiply_add(dx, dx, splat(_TINY)))
@@ -199,17 +203,27 @@ def _project(work, plane, at, size, dx, dy):
     store(work, y_at, (load(work, y_at) + dy) * shrink)
 
 
-@compiled
-def _primal(work, u, at, level, weights, left1, left2, left3):
+@inlined
+def _primal(
+    work: Floats,
+    u: int,
+    at: int,
+    level: Level,
+    weights: Weights,
+    gamma: np.float32,
+    left1: Vector,
+    left2: Vector,
+    left3: Vector,
+) -> tuple[Vector, Vector, Vector, Vector]:
     """Primal update of one vector, in place. Returns its squared change and the dual fields' x parts."""
     size, pitch = level.plane, level.pitch
     limit, theta_taut = splat(weights.step), splat(weights.theta_taut)
     ix, iy = load(work, IX * size + at), load(work, IY * size + at)
     u1, u2 = load(work, u * size + at), load(work, (u + 1) * size + at)
     residual = multiply_add(ix, u1, multiply_add(iy, u2, load(work, RHO * size + at)))
-    if weights.gamma != 0:
+    iz, illumination = splat(gamma * weights.taut), splat(_NOTHING)
+    if gamma != 0:
         illumination = load(work, U3 * size + at)
-        iz = splat(weights.gamma * weights.taut)
         residual = multiply_add(iz, illumination, residual)
     per_square = reciprocal(multiply_add(ix, ix, multiply_add(iy, iy, splat(_TINY))))
     step = larger(smaller(residual * per_square, limit), splat(-weights.step))
@@ -220,7 +234,7 @@ def _primal(work, u, at, level, weights, left1, left2, left3):
     store(work, u * size + at, u1 + change1)
     store(work, (u + 1) * size + at, u2 + change2)
     squared = multiply_add(change1, change1, change2 * change2)
-    if weights.gamma != 0:
+    if gamma != 0:
         div3, left3 = _divergence(work, P31, at, pitch, left3, size)
         change3 = theta_taut * div3 - step * iz
         store(work, U3 * size + at, illumination + change3)
@@ -228,8 +242,8 @@ def _primal(work, u, at, level, weights, left1, left2, left3):
     return squared, left1, left2, left3
 
 
-@compiled
-def _dual(work, u, at, below, level, gamma):
+@inlined
+def _dual(work: Floats, u: int, at: int, below: int, level: Level, gamma: np.float32) -> None:
     """Dual update of one vector, in place; `below` is where the next row's vector starts."""
     size = level.plane
     for component in range(2):
@@ -243,44 +257,78 @@ def _dual(work, u, at, below, level, gamma):
         _project(work, P31, at, size, dx, load(work, U3 * size + below) - here)
 
 
-@compiled
-def _repeat_last(work, plane, y, level):
+@inlined
+def _repeat_last(work: Floats, plane: int, y: int, level: Level) -> None:
     """Repeats a row's last element once, so that the forward difference there is zero."""
     last = plane * level.plane + y * level.pitch + level.columns - 1
     work[last + 1] = work[last]
 
 
+def _row_kernel(plain: bool) -> Callable[..., Any]:
+    """A kernel for the primal update of row y and the dual update of row y - 1, which returns the squared change.
+
+    `plain` fixes at compile time what holds for nearly all calls: both rows exist and gamma is 0.
+    """
+
+    @compiled
+    def update_row(work: Floats, u: int, y: int, level: Level, weights: Weights, mask: Floats) -> np.float32:
+        gamma = _NOTHING if plain else weights.gamma
+        has_primal, has_dual = plain or y < level.rows, plain or y > 0
+        zero = splat(_NOTHING)
+        changed, left1, left2, left3 = zero, zero, zero, zero
+        at = y * level.pitch
+        above = at - level.pitch
+        below = at if has_primal else above
+        for x in range(0, level.columns, LANES):
+            if has_primal:
+                squared, left1, left2, left3 = _primal(
+                    work, u, at + x, level, weights, gamma, left1, left2, left3
+                )
+                if x + LANES >= level.columns:
+                    squared = squared * load(mask, 0)
+                changed = changed + squared
+            if has_dual:
+                _dual(work, u, above + x, below + x, level, gamma)
+        if has_primal:
+            _repeat_last(work, u, y, level)
+            _repeat_last(work, u + 1, y, level)
+            if gamma != 0:
+                _repeat_last(work, U3, y, level)
+        return total(changed)
+
+    return update_row
+
+
+_update_any_row = _row_kernel(plain=False)
+_update_plain_row = _row_kernel(plain=True)
+
+
 @compiled
-def iterate(work, u, level, weights, mask):
-    """One iteration of the whole level, row y of the primal and row y - 1 of the dual update in one pass.
+def iterate(work: Floats, u: int, level: Level, weights: Weights, mask: Floats) -> float:
+    """One iteration of the whole level, the dual update one row behind the primal.
 
     Returns the summed squared change of the flow, times (tau/theta) squared.
     """
     error = 0.0
-    zero = splat(_NOTHING)
     for y in range(level.rows + 1):
-        changed, left1, left2, left3 = zero, zero, zero, zero
-        at = y * level.pitch
-        above = at - level.pitch
-        for x in range(0, level.columns, LANES):
-            if y < level.rows:
-                squared, left1, left2, left3 = _primal(work, u, at + x, level, weights, left1, left2, left3)
-                if x + LANES >= level.columns:
-                    squared = squared * load(mask, 0)
-                changed = changed + squared
-            if y > 0:
-                _dual(work, u, above + x, (at if y < level.rows else above) + x, level, weights.gamma)
-        if y < level.rows:
-            _repeat_last(work, u, y, level)
-            _repeat_last(work, u + 1, y, level)
-            if weights.gamma != 0:
-                _repeat_last(work, U3, y, level)
-            error += total(changed)
+        if 0 < y < level.rows and weights.gamma == 0:
+            error += _update_plain_row(work, u, y, level, weights, mask)
+        else:
+            error += _update_any_row(work, u, y, level, weights, mask)
     return error
 
 
 @compiled
-def solve(work, level, weights, grey, texture, scratch, corners, mask):
+def solve(
+    work: Floats,
+    level: Level,
+    weights: Weights,
+    grey: Floats,
+    texture: Floats,
+    scratch: Floats,
+    corners: NDArray[np.int32],
+    mask: Floats,
+) -> int:
     """Flow of one level from that in the planes U1 and U2; returns the plane that holds the result's x part.
 
     `scratch` is for 13 rows (8 of bicubic weights, column numbers, 4 of samples) and 5 rows, 2 vectors wider,

@@ -1,16 +1,27 @@
 """Median filters of 3 x 3 and 5 x 5 on vectors, by sorting networks. Edges are repeated, as in OpenCV."""
 
+from typing import NamedTuple
+
 from transforms.tvl1_cache import compiled
-from transforms.tvl1_simd import LANES, larger, load, smaller, store
+from transforms.tvl1_simd import LANES, Floats, Vector, larger, load, smaller, store
+
+
+class Level(NamedTuple):
+    """Geometry of one pyramid level in the workspace."""
+
+    rows: int
+    columns: int
+    pitch: int
+    plane: int
 
 
 @compiled
-def _sort2(a, b):
+def _sort2(a: Vector, b: Vector) -> tuple[Vector, Vector]:
     return smaller(a, b), larger(a, b)
 
 
 @compiled
-def _sort5(a, b, c, d, e):
+def _sort5(a: Vector, b: Vector, c: Vector, d: Vector, e: Vector) -> tuple[Vector, ...]:
     a, b = _sort2(a, b)
     d, e = _sort2(d, e)
     c, e = _sort2(c, e)
@@ -24,7 +35,7 @@ def _sort5(a, b, c, d, e):
 
 
 @compiled
-def _largest2(a, b, c, d, e):
+def _largest2(a: Vector, b: Vector, c: Vector, d: Vector, e: Vector) -> tuple[Vector, Vector]:
     a, e = _sort2(a, e)
     d, e = _sort2(d, e)
     c, e = _sort2(c, e)
@@ -36,7 +47,7 @@ def _largest2(a, b, c, d, e):
 
 
 @compiled
-def _largest3(a, b, c, d, e):
+def _largest3(a: Vector, b: Vector, c: Vector, d: Vector, e: Vector) -> tuple[Vector, Vector, Vector]:
     b, e = _sort2(b, e)
     b, c = _sort2(b, c)
     a, e = _sort2(a, e)
@@ -49,7 +60,7 @@ def _largest3(a, b, c, d, e):
 
 
 @compiled
-def _smallest2(a, b, c, d, e):
+def _smallest2(a: Vector, b: Vector, c: Vector, d: Vector, e: Vector) -> tuple[Vector, Vector]:
     a, e = _sort2(a, e)
     a, b = _sort2(a, b)
     a, c = _sort2(a, c)
@@ -61,7 +72,7 @@ def _smallest2(a, b, c, d, e):
 
 
 @compiled
-def _smallest3(a, b, c, d, e):
+def _smallest3(a: Vector, b: Vector, c: Vector, d: Vector, e: Vector) -> tuple[Vector, Vector, Vector]:
     a, d = _sort2(a, d)
     c, d = _sort2(c, d)
     a, e = _sort2(a, e)
@@ -74,7 +85,21 @@ def _smallest3(a, b, c, d, e):
 
 
 @compiled
-def _seventh(a3, a4, b2, b3, b4, c1, c2, c3, d0, d1, d2, e0, e1):
+def _seventh(
+    a3: Vector,
+    a4: Vector,
+    b2: Vector,
+    b3: Vector,
+    b4: Vector,
+    c1: Vector,
+    c2: Vector,
+    c3: Vector,
+    d0: Vector,
+    d1: Vector,
+    d2: Vector,
+    e0: Vector,
+    e1: Vector,
+) -> Vector:
     """Median of the 13 candidates of a 5 x 5 block whose rows and columns are sorted."""
     a4, e0 = _sort2(a4, e0)
     a3, d0 = _sort2(a3, d0)
@@ -97,7 +122,7 @@ def _seventh(a3, a4, b2, b3, b4, c1, c2, c3, d0, d1, d2, e0, e1):
 
 
 @compiled
-def _rank(columns, at):
+def _rank(columns: Floats, at: int) -> tuple[Vector, ...]:
     """Five neighbouring columns' elements of one rank."""
     return (
         load(columns, at),
@@ -109,7 +134,7 @@ def _rank(columns, at):
 
 
 @compiled
-def _median25(columns, at, pitch):
+def _median25(columns: Floats, at: int, pitch: int) -> Vector:
     """Median of 5 x 5 about each lane, from columns sorted downwards: sort across, then pick among 13.
 
     The other 12 have certainly 13 elements above or below them.
@@ -124,12 +149,12 @@ def _median25(columns, at, pitch):
 
 
 @compiled
-def _middle(a, b, c):
+def _middle(a: Vector, b: Vector, c: Vector) -> Vector:
     return larger(smaller(a, b), smaller(larger(a, b), c))
 
 
 @compiled
-def _median9(columns, at, pitch):
+def _median9(columns: Floats, at: int, pitch: int) -> Vector:
     """Median of 3 x 3 about each lane, from columns sorted downwards (Paeth's: middle of three extremes)."""
     low = larger(larger(load(columns, at - 1), load(columns, at)), load(columns, at + 1))
     at += pitch
@@ -140,7 +165,7 @@ def _median9(columns, at, pitch):
 
 
 @compiled
-def _sort_columns(work, plane, y, level, size, columns):
+def _sort_columns(work: Floats, plane: int, y: int, level: Level, size: int, columns: Floats) -> None:
     """Sorts the `size` rows about row y downwards, vector by vector, into `columns` after one spare vector."""
     start = plane * level.plane
     last = level.rows - 1
@@ -167,7 +192,7 @@ def _sort_columns(work, plane, y, level, size, columns):
 
 
 @compiled
-def median(work, source, target, level, size, columns):
+def median(work: Floats, source: int, target: int, level: Level, size: int, columns: Floats) -> None:
     """Median filter of side `size` (3 or 5) from one plane of the workspace to another.
 
     `columns` is scratch for `size` rows of level.pitch + 2 LANES elements.

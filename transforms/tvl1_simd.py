@@ -6,20 +6,27 @@ registers; only the two estimates (`reciprocal`, `inverse_root`) know the instru
 """
 
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba.core import config, types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
+from numpy.typing import NDArray
 
 _HOST_FEATURES = llvm.get_host_cpu_features()
 _TUNED = config.CPU_NAME is None and config.CPU_FEATURES is None
 HAS_AVX512 = bool(_TUNED and _HOST_FEATURES.get("avx512f") and _HOST_FEATURES.get("avx512vl"))
 LANES = 16
 """Elements of a wide vector; rows are padded to a multiple of it."""
+
+Vector = Any
+"""What a kernel's annotation calls a vector; only Numba ever sees one."""
+Floats = NDArray[np.float32]
 
 
 class VectorType(types.Type):
@@ -117,7 +124,6 @@ def _splatter(vector: VectorType) -> Any:
 
 
 splat = _splatter(WIDE)
-splat_four = _splatter(FOUR)
 
 
 def _elementwise(template: str, operands: int) -> Any:
@@ -236,6 +242,55 @@ def to_int(typingctx: Any, a: Any) -> Any:
     return VectorType(a.count, integer=True)(a), codegen
 
 
+def _lanes(numbers: Iterable[int]) -> ir.Constant:
+    numbers = list(numbers)
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
+
+
+@intrinsic
+def spread(typingctx: Any, four: Any) -> Any:
+    """A wide vector with each of four elements repeated: aaaabbbbccccdddd."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.shuffle_vector(args[0], args[0], _lanes(lane // 4 for lane in range(LANES)))
+
+    return WIDE(FOUR), codegen
+
+
+@intrinsic
+def fold(typingctx: Any, wide: Any) -> Any:
+    """Sum of the four quarters of a wide vector."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, width = args[0], LANES
+        while width > 4:
+            width //= 2
+            low = builder.shuffle_vector(value, value, _lanes(range(width)))
+            high = builder.shuffle_vector(value, value, _lanes(range(width, 2 * width)))
+            value = builder.fadd(low, high, flags=_FLAGS)
+        return value
+
+    return FOUR(WIDE), codegen
+
+
+@intrinsic
+def store_interleaved(typingctx: Any, array: Any, index: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """array[index + 4 i + field] = the field's element i, for four fields."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        first = builder.shuffle_vector(args[2], args[3], _lanes(range(2 * LANES)))
+        second = builder.shuffle_vector(args[4], args[5], _lanes(range(2 * LANES)))
+        for part in range(4):
+            start = part * LANES // 4
+            order = [field * LANES + start + i for i in range(LANES // 4) for field in range(4)]
+            offset = builder.add(args[1], ir.Constant(args[1].type, part * LANES))
+            pointer = _pointer(context, builder, sig.args[0], args[0], offset, WIDE)
+            builder.store(builder.shuffle_vector(first, second, _lanes(order)), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, WIDE, WIDE, WIDE, WIDE), codegen
+
+
 @intrinsic
 def fields(typingctx: Any, array: Any, index: Any) -> Any:
     """The first three of four interleaved fields: array[index + 4 i + field] as three vectors over i."""
@@ -244,19 +299,10 @@ def fields(typingctx: Any, array: Any, index: Any) -> Any:
         parts = []
         for part in range(4):
             offset = builder.add(args[1], ir.Constant(args[1].type, part * LANES))
-            parts.append(
-                builder.load(_pointer(context, builder, sig.args[0], args[0], offset, WIDE), align=4)
-            )
-        wide = ir.VectorType(ir.IntType(32), 2 * LANES)
-        halves = [
-            builder.shuffle_vector(*pair, ir.Constant(wide, list(range(2 * LANES))))
-            for pair in (parts[:2], parts[2:])
-        ]
-        narrow = ir.VectorType(ir.IntType(32), LANES)
-        picked = [
-            builder.shuffle_vector(*halves, ir.Constant(narrow, list(range(field, 4 * LANES, 4))))
-            for field in range(3)
-        ]
+            pointer = _pointer(context, builder, sig.args[0], args[0], offset, WIDE)
+            parts.append(builder.load(pointer, align=4))
+        halves = [builder.shuffle_vector(*pair, _lanes(range(2 * LANES))) for pair in (parts[:2], parts[2:])]
+        picked = [builder.shuffle_vector(*halves, _lanes(range(field, 4 * LANES, 4))) for field in range(3)]
         return context.make_tuple(builder, sig.return_type, picked)
 
     return types.UniTuple(WIDE, 3)(array, types.intp), codegen
