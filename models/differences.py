@@ -75,7 +75,7 @@ def clip_differences(
     counts = {
         "added": len(now) - len(both),
         "removed": len(before) - len(both),
-        "made anew in their stores": changed("key"),
+        "made anew": changed("key"),
         "relabelled": changed("label"),
         "moved to another split": changed("split"),
     }

@@ -153,7 +153,7 @@ def training_document(
         "clips": keys.digest([_clip_row(clip) for clip in clips]),
     }
     if run == "student":
-        document["student"] = asdict(options.student)
+        document["student"] = _without(options.student, ("epochs",))  # they are in train.epochs
         document["teachers"] = {
             teacher: (RunFolder(workspace, teacher).done or {}).get("checkpoint")
             for teacher in teachers_of(run, options)

@@ -237,7 +237,7 @@ def _fit(plan: _Plan, teachers: Mapping[str, Checkpoint], progress: Progress) ->
             *([best] if validation else []),
         ],
         check_val_every_n_epoch=options.train.validate_epochs,
-        log_every_n_steps=_LOG_EVERY_STEPS,
+        log_every_n_steps=min(_LOG_EVERY_STEPS, len(plan.batches)),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_progress_bar=False,
