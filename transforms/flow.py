@@ -185,6 +185,10 @@ def make_solver(options: FlowOptions) -> FlowSolver:
         from transforms.tvl1 import TVL1Solver
 
         return TVL1Solver(options)
+    if options.backend == "torch":
+        from transforms.tvl1_torch import TorchSolver
+
+        return TorchSolver(options)
     return OpenCVSolver(options)
 
 

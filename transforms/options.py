@@ -185,7 +185,7 @@ class FlowOptions(TVL1Parameters):
     """How optical flow is computed and stored; the TV-L1 parameters are inherited.
 
     Attributes:
-        backend: the TV-L1 implementation.
+        backend: the TV-L1 implementation: numba (CPU), torch (a GPU if there is one) or opencv.
         bound_px: flow is clipped to [-bound_px, bound_px] px a frame; none scales 20 px at a shorter side
             of 256 px with the frames' shorter side.
         encoding: how the two 8-bit planes are stored: png (lossless), jpeg (two grey images) or
@@ -193,7 +193,7 @@ class FlowOptions(TVL1Parameters):
         jpeg_quality: 1 to 100, for the encodings jpeg and jpeg3.
     """
 
-    backend: Literal["numba", "opencv"] = "numba"
+    backend: Literal["numba", "torch", "opencv"] = "numba"
     bound_px: float | None = None
     encoding: Literal["png", "jpeg", "jpeg3"] = "png"
     jpeg_quality: int = 95

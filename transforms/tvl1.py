@@ -15,15 +15,12 @@ from numpy.typing import NDArray
 
 from transforms import tvl1_kernels as kernels
 from transforms.options import TVL1Parameters
+from transforms.tvl1_geometry import Image, level_sizes, require_image, require_pair
 from transforms.tvl1_kernels import BORDER_PX, Weights
 from transforms.tvl1_median import Level
 from transforms.tvl1_simd import LANES
 
-MIN_SIDE_PX = 3
-_MIN_COARSE_SIDE_PX = 16
 _STAGGER = 5 * LANES
-
-Image = NDArray[np.uint8] | NDArray[np.float32]
 
 
 def tvl1_flow(
@@ -65,7 +62,7 @@ class _Buffers:
 
     @classmethod
     def for_size(cls, rows: int, columns: int, parameters: TVL1Parameters) -> "_Buffers":
-        levels = [_level(*size) for size in _sizes(rows, columns, parameters)]
+        levels = [_level(*size) for size in level_sizes(rows, columns, parameters)]
         fine = levels[0]
         return cls(
             levels,
@@ -93,7 +90,7 @@ class TVL1Solver:
         self, previous_HW: Image, next_HW: Image, *, initial_HW2: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """As `tvl1_flow`."""
-        _require_pair(previous_HW, next_HW, initial_HW2)
+        require_pair(previous_HW, next_HW, initial_HW2)
         self._take(previous_HW)
         return self._advance(previous_HW, next_HW, initial_HW2)
 
@@ -102,14 +99,14 @@ class TVL1Solver:
         previous_HW = next(greys)
         self._take(previous_HW)
         for next_HW in greys:
-            _require_pair(previous_HW, next_HW, None)
+            require_pair(previous_HW, next_HW)
             yield self._advance(previous_HW, next_HW, None)
             previous_HW = next_HW
 
     def _take(self, grey_HW: Image) -> None:
         """Makes a frame the next pair's first."""
         if grey_HW.shape != self._size:
-            _require_image("previous_HW", grey_HW)
+            require_image("previous_HW", grey_HW)
             rows, columns = grey_HW.shape
             self._buffers = _Buffers.for_size(rows, columns, self._parameters)
             self._size = grey_HW.shape
@@ -196,17 +193,6 @@ def _planes(parameters: TVL1Parameters) -> int:
     return 14 if parameters.gamma else 11
 
 
-def _sizes(rows: int, columns: int, parameters: TVL1Parameters) -> list[tuple[int, int]]:
-    """Sizes of the levels, fine to coarse: it ends before a side falls under 16 px."""
-    sizes = [(rows, columns)]
-    while len(sizes) < parameters.scales:
-        rows, columns = (round(side * parameters.scale_step) for side in (rows, columns))
-        if min(rows, columns) < _MIN_COARSE_SIDE_PX:
-            break
-        sizes.append((rows, columns))
-    return sizes
-
-
 def _level(rows: int, columns: int) -> Level:
     # A spare vector ends each row, a spare row each plane: it is the zero row above the next plane. Planes
     # are staggered: fields a multiple of 4096 bytes apart would compete for the same lines of the L1 cache.
@@ -242,23 +228,3 @@ def _aligned(elements: int) -> NDArray[np.float32]:
     raw = np.zeros(elements + LANES, np.float32)
     start = -raw.ctypes.data // raw.itemsize % LANES
     return raw[start : start + elements]
-
-
-def _require_image(name: str, image_HW: Image) -> None:
-    if image_HW.ndim != 2 or image_HW.dtype not in (np.uint8, np.float32):
-        found = f"{image_HW.dtype} {list(image_HW.shape)}"
-        raise ValueError(f"{name}: found {found}, expected a grey image [H, W] of uint8 or float32")
-    if min(image_HW.shape) < MIN_SIDE_PX:
-        rows, columns = image_HW.shape
-        raise ValueError(
-            f"{name}: found {columns} x {rows} px, TV-L1 needs at least {MIN_SIDE_PX} px each way"
-        )
-
-
-def _require_pair(previous_HW: Image, next_HW: Image, initial_HW2: NDArray[np.float32] | None) -> None:
-    _require_image("previous_HW", previous_HW)
-    if next_HW.shape != previous_HW.shape or next_HW.dtype != previous_HW.dtype:
-        found = f"{next_HW.dtype} {list(next_HW.shape)}"
-        raise ValueError(f"next_HW: found {found}, expected {previous_HW.dtype} {list(previous_HW.shape)}")
-    if initial_HW2 is not None and initial_HW2.shape != (*previous_HW.shape, 2):
-        raise ValueError(f"initial_HW2: found {list(initial_HW2.shape)}, expected {[*previous_HW.shape, 2]}")
