@@ -21,6 +21,8 @@ REASONS: dict[str, tuple[Cause, str]] = {
     "too_long": ("data", "more frames than frames.max_frames"),
     "too_large": ("data", "more pixels a frame than frames.max_pixels"),
     "unsupported": ("data", "the codec or pixel format is not supported by this FFmpeg"),
+    "no_keypoints": ("data", "pose.keypoints holds nothing for this clip"),
+    "wrong_keypoints": ("data", "its keypoints cannot be read, or are another clip's"),
     "timeout": ("transient", "no frame came within frames.timeout_s"),
     "decoder_crashed": ("transient", "the decoder process died on this video"),
     "io_error": ("transient", "reading failed"),

@@ -44,11 +44,30 @@ class PoseEstimator(Protocol):
         """People of each of the RGB pictures, in the pictures' own pixels."""
 
 
+def people_from_keypoints(
+    keypoints_PK3: NDArray[np.float32], scores_P: NDArray[np.float32], *, min_keypoint_score: float
+) -> Found:
+    """People with the box of their keypoints; who has no keypoint of `min_keypoint_score` is left out.
+
+    Args:
+        scores_P: person scores; NaN where the estimator gives none: the mean over those keypoints then.
+    """
+    seen_PK1 = keypoints_PK3[..., 2:] >= min_keypoint_score
+    kept_P = seen_PK1.any(axis=(1, 2))
+    keypoints_PK3, scores_P, seen_PK1 = keypoints_PK3[kept_P], scores_P[kept_P], seen_PK1[kept_P]
+    points_PK2, point_scores_PK1 = keypoints_PK3[..., :2], keypoints_PK3[..., 2:]
+    low_P2 = np.where(seen_PK1, points_PK2, np.inf).min(axis=1)
+    high_P2 = np.where(seen_PK1, points_PK2, -np.inf).max(axis=1)
+    means_P = (point_scores_PK1 * seen_PK1).sum(axis=(1, 2)) / seen_PK1.sum(axis=(1, 2))
+    boxes_P4 = np.concatenate([low_P2, high_P2], axis=1).astype(np.float32)
+    return Found(np.where(np.isnan(scores_P), means_P, scores_P).astype(np.float32), boxes_P4, keypoints_PK3)
+
+
 def keep_people(found: Found, *, frame: int, width_px: int, height_px: int, options: PoseOptions) -> People:
     """The people of one frame that are stored, by falling size × score.
 
     Size is the longer side of the person's box inside the picture; who has none is dropped, as is who scores
-    below `options.min_person_score` or comes after the first `options.max_people`.
+    below `options.least_person_score` or comes after the first `options.max_people`.
 
     Raises:
         ClipRejected: the estimator's arrays do not fit together or hold NaN or infinite values.
@@ -58,7 +77,7 @@ def keep_people(found: Found, *, frame: int, width_px: int, height_px: int, opti
     boxes_P4 = np.clip(found.boxes_P4, -0.5, edges).astype(np.float32)
     sizes_P = box_sizes(boxes_P4)
     inside_P = (found.boxes_P4[:, :2] < edges[:2]).all(axis=1) & (found.boxes_P4[:, 2:] > -0.5).all(axis=1)
-    wanted_P = inside_P & (sizes_P > 0) & (found.scores_P >= options.min_person_score)
+    wanted_P = inside_P & (sizes_P > 0) & (found.scores_P >= options.least_person_score)
     order = np.argsort(-sizes_P * found.scores_P, kind="stable")
     kept = order[wanted_P[order]][: options.max_people]
     keypoints_PK3 = found.keypoints_PK3[kept].astype(np.float32)
@@ -102,8 +121,9 @@ class PoseStage:
             "backend": self.options.backend,
             "model_sha256": self.model_sha256,
             "max_people": self.options.max_people,
-            "min_person_score": self.options.min_person_score,
+            "min_person_score": self.options.least_person_score,
             "min_keypoint_score": self.options.min_keypoint_score,
+            **({"input_side_px": self.options.input_side_px} if self.options.backend == "movenet" else {}),
         }
 
     def setup(self) -> None:
@@ -163,11 +183,15 @@ def make_estimator(options: PoseOptions, model_path: str) -> PoseEstimator:
 
 
 def _load(options: PoseOptions, model_path: str) -> PoseEstimator:
+    if options.backend == "movenet":
+        from transforms.pose_movenet import MovenetEstimator
+
+        return MovenetEstimator(model_path, input_side_px=options.input_side_px)
     from transforms.pose_mediapipe import MediapipeEstimator
 
     return MediapipeEstimator(
         model_path,
         max_people=options.max_people,
-        min_person_score=options.min_person_score,
+        min_person_score=options.least_person_score,
         min_keypoint_score=options.min_keypoint_score,
     )

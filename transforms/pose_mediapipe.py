@@ -4,12 +4,8 @@ Shape legend: T frames, H rows, W columns, C colour channels (RGB), P people, K 
 """
 
 import atexit
-import contextlib
-import os
 import queue
-import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +13,13 @@ from numpy.typing import NDArray
 
 from stores.records import NUM_KEYPOINTS
 from transforms.keypoints import blazepose_to_coco, similarity
-from transforms.pose import Found
+from transforms.pose import Found, people_from_keypoints
 from transforms.pose_model import tensorflow_kept_out
+from transforms.stderr import stderr_silenced
 
 DUPLICATE_SIMILARITY = 0.5
 
 _live: "weakref.WeakSet[Any]" = weakref.WeakSet()
-_silence = threading.Lock()
 
 
 class MediapipeEstimator:
@@ -127,46 +123,23 @@ def people_from_landmarks(
     The box is the keypoints' that reach `min_keypoint_score`; a person without any is left out. The detector
     at times reports one person twice; of such a pair the first is kept.
     """
-    scores: list[float] = []
-    boxes: list[NDArray[np.float32]] = []
-    kept: list[NDArray[np.float32]] = []
-    for landmarks_B3 in people_B3:
-        keypoints_K3 = blazepose_to_coco(landmarks_B3) * np.array([width_px, height_px, 1], np.float32)
-        keypoints_K3[:, :2] -= 0.5  # shares are measured from the picture's edge, pixels from their centres
-        seen_N3 = keypoints_K3[keypoints_K3[:, 2] >= min_keypoint_score]
-        if not len(seen_N3):
-            continue
-        if any(
-            similarity(keypoints_K3, other, box) > DUPLICATE_SIMILARITY
-            for other, box in zip(kept, boxes, strict=True)
-        ):
-            continue
-        scores.append(seen_N3[:, 2].mean())
-        boxes.append(np.concatenate([seen_N3[:, :2].min(axis=0), seen_N3[:, :2].max(axis=0)]))
-        kept.append(keypoints_K3)
-    return Found(
-        np.array(scores, np.float32),
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(kept, np.float32).reshape(-1, NUM_KEYPOINTS, 3),
-    )
+    keypoints_PK3 = np.zeros((len(people_B3), NUM_KEYPOINTS, 3), np.float32)
+    for index, landmarks_B3 in enumerate(people_B3):
+        keypoints_PK3[index] = blazepose_to_coco(landmarks_B3) * np.array(
+            [width_px, height_px, 1], np.float32
+        )
+    keypoints_PK3[..., :2] -= 0.5  # shares are measured from the picture's edge, pixels from their centres
+    unknown_P = np.full(len(people_B3), np.nan, np.float32)
+    return _once_each(people_from_keypoints(keypoints_PK3, unknown_P, min_keypoint_score=min_keypoint_score))
 
 
-@contextlib.contextmanager
-def stderr_silenced() -> Iterator[None]:
-    """Keeps what native code prints off the screen, which no setting of MediaPipe's does.
-
-    The whole process is silent meanwhile: for making models, and one thread at a time.
-    """
-    with _silence:
-        kept = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
+def _once_each(found: Found) -> Found:
+    kept: list[int] = []
+    for index, keypoints_K3 in enumerate(found.keypoints_PK3):
+        others = [similarity(keypoints_K3, found.keypoints_PK3[one], found.boxes_P4[one]) for one in kept]
+        if max(others, default=0.0) <= DUPLICATE_SIMILARITY:
+            kept.append(index)
+    return Found(*(values[kept] for values in found))
 
 
 @atexit.register

