@@ -52,14 +52,16 @@ def run(arguments: Sequence[str]) -> int:
 
     ours, beam_args = _split_off_beam(arguments)
     try:
-        overrides, rest = _split_off_overrides(ours)
-        function, keywords = _parse(rest, COMMANDS)
+        prog, function, rest = _find(ours, COMMANDS)
+        injected: dict[str, Any] = {}
         parameters = inspect.signature(function).parameters
-        for name, value, flag in (("overrides", overrides, "--section.key"), ("beam_args", beam_args, "--")):
-            if name in parameters:
-                keywords[name] = value
-            elif value:
-                raise ValueError(f"this command takes no {flag} options; found {' '.join(map(str, value))}")
+        if "overrides" in parameters:
+            injected["overrides"], rest = _split_off_overrides(rest)
+        if "beam_args" in parameters:
+            injected["beam_args"] = beam_args
+        elif beam_args:
+            raise ValueError(f"this command takes no -- options; found {' '.join(beam_args)}")
+        keywords = _parse(function, prog, rest) | injected
         return int(function(**keywords) or 0)
     except StageFailed as error:
         return _report(str(error), EXIT_FAILED)
@@ -130,23 +132,22 @@ def _yaml_value(name: str, text: str) -> Any:
         raise ValueError(f"{files.printable(name)}: {files.quoted(text)} is not a YAML value") from error
 
 
-def _parse(
+def _find(
     arguments: Sequence[str], commands: Mapping[str, Any]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function that the arguments name and its keyword arguments."""
-    names: list[str] = []
+) -> tuple[str, Callable[..., Any], Sequence[str]]:
+    """The command's name as typed, its function, and the arguments that are left."""
+    names = ["perfnet"]
     found: Any = commands
     while isinstance(found, dict):
         name = arguments[0] if arguments else "--help"
         if name in ("-h", "--help"):
-            _show_commands(" ".join(["perfnet", *names]), found)
+            _show_commands(" ".join(names), found)
         if name not in found:
-            raise ValueError(
-                f"unknown command '{' '.join([*names, files.printable(name)])}'; known: {', '.join(found)}"
-            )
+            typed = files.quoted(" ".join([*names[1:], name]))
+            raise ValueError(f"unknown command {typed}; known: {', '.join(found)}")
         names.append(name)
         found, arguments = found[name], arguments[1:]
-    return found, _parse_function(found, " ".join(["perfnet", *names]), arguments)
+    return " ".join(names), found, arguments
 
 
 def _show_commands(prog: str, commands: Mapping[str, Any]) -> NoReturn:
@@ -161,15 +162,22 @@ def _show_commands(prog: str, commands: Mapping[str, Any]) -> NoReturn:
     raise SystemExit(0)
 
 
-def _parse_function(function: Callable[..., Any], prog: str, arguments: Sequence[str]) -> dict[str, Any]:
+def _parse(function: Callable[..., Any], prog: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Parses the arguments of one command by its signature: no default means positional, bool means a flag."""
+    import argparse
+
     from docstring_parser import parse as parse_docstring
     from jsonargparse import ArgumentError, ArgumentParser
 
     about = parse_docstring(inspect.getdoc(function) or "")
     helps = {p.arg_name: " ".join((p.description or "").split()) for p in about.params}
     description = "\n\n".join(filter(None, [about.short_description, about.long_description]))
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, add_help=True)
+    parser = ArgumentParser(
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for name, parameter in inspect.signature(function).parameters.items():
         if name in _INJECTED:
             continue

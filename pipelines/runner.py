@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import shlex
 import sys
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
@@ -16,11 +18,12 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines.progress import clips_in_flight
+from pipelines.worker import kill_workers
 from stores import files
 from stores.commit import StageFailed
-from transforms.shards import STOP
 
 LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+_LOOK_S = 0.2
 # Processes give the parallelism; threads inside them would only fight for the same cores.
 _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -55,9 +58,8 @@ def run_job(
     runner = _local_runner(options, beam_args, min(workers, len(shards)), job_folder) if local else None
     pipeline = beam.Pipeline(runner=runner, options=options)
     pipeline | "Shards" >> beam.Create(list(shards)) | update  # type: ignore[operator]
-    with _watch_workers(job_folder) if local else contextlib.nullcontext():
-        result = pipeline.run()
-        result.wait_until_finish()
+    result = _run_watched(pipeline, job_folder) if local else pipeline.run()
+    result.wait_until_finish()
     return _counters(result)
 
 
@@ -75,8 +77,8 @@ def _local_runner(
     if workers == 1:
         return fn_runner.FnApiRunner()
     settings = " ".join(f"{name}={value}" for name, value in _WORKER_ENVIRONMENT.items())
-    log = shlex.quote(os.path.join(files.local_path(job_folder), "workers.log"))
-    command = f"exec env {settings} {shlex.quote(sys.executable)} -m pipelines.worker {log}"
+    folder = shlex.quote(files.local_path(job_folder))
+    command = f"exec env {settings} {shlex.quote(sys.executable)} -m pipelines.worker {folder}"
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
     provision = beam_provision_api_pb2.ProvisionInfo(
         retrieval_token="unused-retrieval-token", pipeline_options=encoded
@@ -87,33 +89,61 @@ def _local_runner(
     )
 
 
-@contextlib.contextmanager
-def _watch_workers(job_folder: str) -> Iterator[None]:
-    """Notices a worker that ends by itself, and has the others stop at their next shard.
+def _run_watched(pipeline: beam.Pipeline, job_folder: str) -> Any:
+    """Runs a local job in a thread of its own, and ends it when a worker process dies.
 
-    Beam reports a dead worker only when the others have done their whole share, and names no clip.
+    Beam itself would wait for that worker's answer for ever, and name no clip.
+
+    Raises:
+        StageFailed: a worker died.
     """
-    before, deaths = threading.excepthook, []
+    ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            ended.put((pipeline.run(), None))
+        except BaseException as error:  # noqa: BLE001  handed to the caller's thread
+            ended.put((None, error))
+
+    with _deaths() as deaths:
+        threading.Thread(target=work, name="beam-job", daemon=True).start()
+        try:
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    result, error = ended.get(timeout=_LOOK_S)
+                    break
+                if deaths:
+                    raise StageFailed(_obituary(deaths[0], job_folder))
+        except BaseException:
+            kill_workers(files.local_path(job_folder))
+            raise
+    if error:
+        raise error
+    return result
+
+
+@contextlib.contextmanager
+def _deaths() -> Iterator[list[str]]:
+    """Collects what Beam's threads say of worker processes that ended by themselves."""
+    before, found = threading.excepthook, []
 
     def note(args: threading.ExceptHookArgs) -> None:
-        if args.thread is None or args.thread.name != "run_worker":
+        if args.thread is not None and args.thread.name == "run_worker":
+            found.append(str(args.exc_value))
+        elif not isinstance(args.exc_value, grpc.RpcError):  # broken connections only tell of the same death
             before(args)
-            return
-        deaths.append(str(args.exc_value))
-        files.put_bytes(files.join(job_folder, STOP), b"")
 
     threading.excepthook = note
     try:
-        yield
-    except Exception as error:
-        if not deaths:
-            raise
-        clips = ", ".join(files.printable(c) for c in clips_in_flight(job_folder)) or "none"
-        raise StageFailed(
-            f"{deaths[0]}; clips being worked on: {clips}; finished shards are kept, run the same command again"
-        ) from error
+        yield found
     finally:
-        threading.excepthook = before
+        if not found:  # after a death Beam's threads go on complaining for a while
+            threading.excepthook = before
+
+
+def _obituary(death: str, job_folder: str) -> str:
+    clips = ", ".join(files.printable(c) for c in clips_in_flight(job_folder)) or "none"
+    return f"{death}; clips being worked on: {clips}; finished shards are kept, run the same command again"
 
 
 def _counters(result: Any) -> dict[str, int]:

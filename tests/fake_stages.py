@@ -1,5 +1,7 @@
 """Stages whose output can be told in advance: they number frames instead of looking at videos."""
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,3 +124,15 @@ def update(planned: StagePlan, stage: Any, **tasks: Any) -> list[ShardSummary]:
     """Runs every stale shard of a plan in this process."""
     work = ShardUpdate(stage, planned.store, planned.encoding, planned.spec)
     return [work.run(task) for task in build_tasks(planned, **tasks)]
+
+
+@dataclass
+class Deadly(CountingFrames):
+    """Kills its own process at one clip, the way a segmentation fault or the out-of-memory killer would."""
+
+    deadly: str = ""
+
+    def process(self, *clips: Video) -> ClipOutput:
+        if clips[0].clip_id == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(*clips)

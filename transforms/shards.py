@@ -16,7 +16,6 @@ from stores.summaries import ShardSummary
 from transforms.update import ShardUpdate
 
 PLAN = "plan.parquet"
-STOP = "stop"
 PROGRESS = "progress"
 
 
@@ -26,7 +25,7 @@ class UpdateShards(beam.PTransform):
 
     Attributes:
         update: stage, store, encoding and spec.
-        job_folder: holds the plan; on a local disk also the workers' progress files and the stop file.
+        job_folder: holds the plan; on a local disk also the workers' progress files.
     """
 
     update: ShardUpdate
@@ -49,8 +48,6 @@ class _UpdateShard(beam.DoFn):
         self._progress = _ProgressFile(self._job_folder)
 
     def process(self, shard: int) -> Iterator[int]:
-        if self._progress.stopped():
-            return
         summary = self._update.run(
             read_task(self._job_folder, shard), on_start=self._progress.start, on_done=self._progress.done
         )
@@ -103,7 +100,3 @@ class _ProgressFile:
 
     def done(self, clip_id: str, frames: int, reason: str | None) -> None:
         self._append({"done": clip_id, "frames": frames, "rejected": reason})
-
-    def stopped(self) -> bool:
-        """Another worker died: the job is lost, so no further shard is begun."""
-        return bool(self._folder) and os.path.exists(os.path.join(self._folder or "", STOP))

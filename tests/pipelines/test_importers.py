@@ -62,7 +62,7 @@ def test_folder_refusals(tmp_path: Path, names: list[str], options: ClipsOptions
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere' is not a folder|nowhere is not a folder"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         clips_from_folder(str(tmp_path / "nowhere"), ClipsOptions())
 
 

@@ -1,0 +1,140 @@
+"""What a user's mistakes look like: one line, exit code 2, no traceback, nothing lost."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = cli.run(list(arguments))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a few wrong and right files, as the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "typo.yaml").write_text("flow: {bound_pix: 3}")
+    (tmp_path / "good.yaml").write_text("workspace: ws")
+    (tmp_path / "twice.csv").write_text("clip_id,uri,label\na,x.mp4,l\na,y.mp4,l\n")
+    (tmp_path / "newline.csv").write_text('clip_id,uri,label\n"a\nb",x.mp4,l\n')
+    (tmp_path / "dots.csv").write_text("clip_id,uri,label\n../../a,../x.mp4,l\n")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+WRONG = [
+    (
+        ["run", "--config", "typo.yaml"],
+        "unknown key 'flow.bound_pix' in typo.yaml; did you mean 'flow.bound_px'?",
+    ),
+    (["run", "--flow.bound_pix", "3"], "unknown key 'flow.bound_pix'; did you mean 'flow.bound_px'?"),
+    (["run", "--config", "none.yaml"], "--config: none.yaml does not exist"),
+    (["run", "--config", "empty"], "--config: empty cannot be read: Is a directory"),
+    (["run", "pos"], "unknown stage 'pos'; known: frames, pose, render, flow, train-rgb"),
+    (
+        ["run", "--workspace", "nowhere"],
+        "nowhere/clips.parquet does not exist; make it with `perfnet clips folder`",
+    ),
+    (["run", "--clips.folder", "nowhere"], "clips folder: nowhere is not a folder"),
+    (["run", "--max_rejected", "many"], "--max_rejected: found 'many', expected a number"),
+    (["run", "--max_rejected", "2"], "run.max_rejected: found 2.0, expected between 0 and 1"),
+    (["run", "--nonsense"], "unrecognized arguments: --nonsense; see perfnet run --help"),
+    (["run", "--flow.bound_px"], "--flow.bound_px needs a value"),
+    (["run", "--flow.bound_px", "wide"], "flow.bound_px"),
+    (["prepare"], "see perfnet prepare --help"),
+    (["prepare", "train-rgb"], "unknown stage 'train-rgb'; known: frames, pose, render, flow"),
+    (["prepare", "pose", "--config", "good.yaml"], "ws/clips.parquet does not exist"),
+    (["train", "depth"], "unknown run 'depth'; known: rgb, pose, flow, student"),
+    (["evaluate", "depth"], "unknown run 'depth'"),
+    (["fuse", "rgb", "--weights", "1,2"], "--weights: found 2 numbers for 1 runs"),
+    (["fuse", "--weights", "a,b,c"], "--weights: found 'a,b,c', expected numbers"),
+    (["predict"], "predict: name at least one video file"),
+    (["clips", "folder", "nowhere"], "clips folder: nowhere is not a folder"),
+    (["clips", "folder", "empty"], "clips folder: empty holds no videos"),
+    (["clips", "folder", "empty", "--group", "("], "clips.group_pattern: '(' is not a regular expression"),
+    (["clips", "csv", "twice.csv"], "clips csv: twice.csv clip 2: duplicate clip_id 'a'"),
+    (["clips", "csv", "newline.csv"], "clip_id holds a control or unprintable character ('a\\nb')"),
+    (["clips", "csv", "none.csv"], "clips csv: none.csv is not a file"),
+    (["clips", "xml"], "unknown command 'clips xml'; known: folder, csv"),
+    (["rum"], "unknown command 'rum'; known: demo, clips, run"),
+    (["ru\nm"], "unknown command 'ru\\nm'"),
+    (
+        ["status", "--", "--runner=DataflowRunner"],
+        "this command takes no -- options; found --runner=DataflowRunner",
+    ),
+    (["status", "--workspace", "http://x"], "only local paths and gs:// addresses are read"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=[" ".join(a).replace("\n", "?") for a, _ in WRONG]
+)
+def test_wrong_uses(
+    work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("perfnet: ")
+    assert err.count("\n") == 1, err
+    assert not (work / "perfnet-error.log").exists()
+
+
+def test_dots_in_names_stay_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "clips", "csv", "dots.csv", "--workspace", "ws")
+    assert (code, os.listdir(work / "ws")) == (0, ["clips.parquet"])
+    assert "1 clips" in out
+
+
+def test_a_bug_is_one_line_and_keeps_its_traceback(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks() -> int:
+        return int("x")  # a ValueError from a library, not a refusal of ours
+
+    monkeypatch.setitem(__import__("pipelines.commands").commands.COMMANDS, "status", breaks)
+    code, _, err = run(capsys, "status")
+    assert code == 1
+    assert "unexpected ValueError: invalid literal" in err
+    assert "Traceback" not in err
+
+
+def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.commands import COMMANDS
+
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "prepare", "train", "evaluate", "fuse", "predict", "status", "demo"]
+)
+def test_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"perfnet {command}" in out.split("Example:")[1]
+
+
+def test_the_command_runs_as_a_program(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "run", "--workspace", str(tmp_path / "none")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
