@@ -2,7 +2,10 @@
 
 import hashlib
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from pipelines import samples
 from pipelines.samples import Course, Placement, SampleVideo
 
+ROOT = Path(samples.__file__).parents[1]
 MIDDLE = Placement(x=0.5, y=0.6, height=0.7, tilt_deg=0.0)
 WINDOW_S = 16 / samples.FPS
 PICTURE_PX = (256, 320)
@@ -50,6 +54,20 @@ def mask_moments(place: Placement) -> tuple[float, float, float, float]:
 def test_the_same_arguments_give_the_same_bytes(small, tmp_path: Path) -> None:
     samples.write_sample_videos(tmp_path, clips_per_class=2, height_px=64, width_px=80)
     assert digests(tmp_path) == digests(small[0])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MALLOC_PERTURB_ belongs to glibc")
+def test_the_bytes_do_not_depend_on_what_the_memory_held(small, tmp_path: Path) -> None:
+    """Fresh memory is filled with another byte in each run; an encoder that reads what it never wrote shows here."""
+    code = (
+        "import pathlib, sys; from pipelines import samples;"
+        "samples.write_sample_videos(pathlib.Path(sys.argv[1]), clips_per_class=2, height_px=64, width_px=80)"
+    )
+    for filling in ("1", "170", "254"):
+        folder = tmp_path / filling
+        environment = os.environ | {"MALLOC_PERTURB_": filling, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, check=True, timeout=120)
+        assert digests(folder) == digests(small[0])
 
 
 def test_another_seed_gives_other_bytes(small, tmp_path: Path) -> None:
@@ -162,7 +180,7 @@ def test_the_drawn_person_rises_sinks_and_grows_as_the_label_says(speed: float) 
 
 
 def test_the_drawn_person_sways_and_rocks_as_the_label_says() -> None:
-    quarters_s = (0.25, 0.75)
+    quarters_s = (0.25 / samples.WAVE_HZ, 0.75 / samples.WAVE_HZ)
     left, right = (mask_moments(samples.motion("sway", t, course())) for t in quarters_s)
     assert left[0] - right[0] == pytest.approx(2 * samples.SWAY * PICTURE_PX[1], abs=1)
     assert left[1] == pytest.approx(right[1], abs=0.5)
@@ -226,4 +244,4 @@ def test_the_mean_frame_of_the_full_set_does_not_tell_the_class(tmp_path: Path) 
     assert len(videos) == 120
     assert sum(video.held_out for video in videos) == 60
     for ridge in (0.01, 0.1, 1.0, 10.0):
-        assert samples.mean_frame_accuracy(videos, ridge=ridge) < 0.4
+        assert samples.mean_frame_accuracy(videos, ridge=ridge) < 0.5
