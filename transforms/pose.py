@@ -165,6 +165,22 @@ def _estimate(
         raise RuntimeError(f"the pose model failed in frames {span}: {error}") from error
 
 
+def model_file(options: PoseOptions) -> str:
+    """Path of the one file that holds the model the options ask for; fetched, packed or found in the cache.
+
+    Raises:
+        ValueError: it is not there, in one line that says what to do.
+    """
+    assert options.backend != "file", "keypoints have no model"
+    if options.backend == "movenet":
+        from transforms.movenet_model import movenet_path, pack_model
+
+        return str(movenet_path() if options.model is None else pack_model(options.model))
+    from transforms.pose_model import default_model_path
+
+    return str(default_model_path()) if options.model is None else options.model
+
+
 _estimators: dict[tuple[PoseOptions, str], PoseEstimator] = {}
 _estimators_lock = threading.Lock()
 

@@ -72,8 +72,10 @@ def letterbox(frame_HWC: NDArray[np.uint8], side_px: int) -> tuple[NDArray[np.ui
     inner_width_px, inner_height_px = (max(1, round(side * scale)) for side in (width_px, height_px))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     inner_HWC = cv2.resize(frame_HWC, (inner_width_px, inner_height_px), interpolation=interpolation)
-    padding = [(0, -inner_height_px % STRIDE_PX), (0, -inner_width_px % STRIDE_PX), (0, 0)]
-    return np.pad(inner_HWC, padding), (inner_width_px / width_px, inner_height_px / height_px)
+    padded_HW = (side + -side % STRIDE_PX for side in (inner_height_px, inner_width_px))
+    input_HWC = np.zeros((*padded_HW, 3), np.uint8)
+    input_HWC[:inner_height_px, :inner_width_px] = inner_HWC
+    return input_HWC, (inner_width_px / width_px, inner_height_px / height_px)
 
 
 def people_from_output(

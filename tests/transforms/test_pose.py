@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,35 @@ def test_spec_has_the_digest_and_not_the_path() -> None:
         "min_person_score": 0.3,
         "min_keypoint_score": 0.3,
     }
+
+
+def test_model_file_is_the_users_own_or_the_back_ends(
+    tmp_path: Path, pose_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pose.model_file(PoseOptions()) == str(pose_bundle)
+    assert pose.model_file(PoseOptions(model="mine.task")) == "mine.task"
+    monkeypatch.setenv("PERFNET_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="run `perfnet models fetch movenet`"):
+        pose.model_file(PoseOptions(backend="movenet"))
+    (tmp_path / "net.json").write_text('{"weightsManifest": []}')
+    packed = pose.model_file(PoseOptions(backend="movenet", model=str(tmp_path / "net.json")))
+    assert Path(packed).parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backend": "openpose"}, "pose.backend: found 'openpose', expected one of mediapipe, movenet, file"),
+        ({"backend": "file"}, "pose.keypoints: found None, expected a path if and only if"),
+        ({"keypoints": "x.json"}, "pose.keypoints: found 'x.json', expected a path if and only if"),
+        ({"input_side_px": 250}, "pose.input_side_px: found 250, expected a multiple of 32"),
+        ({"min_person_score": 1.5}, "pose.min_person_score: found 1.5, expected between 0 and 1"),
+        ({"keypoints_fps": 0}, "pose.keypoints_fps: found 0"),
+    ],
+)
+def test_options_name_what_is_wrong(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PoseOptions(**options)
 
 
 def test_stage_can_be_pickled() -> None:
