@@ -18,6 +18,7 @@ from models.options import DataOptions, EvaluateOptions
 from models.selection import LabelledClip
 from models.windows import (
     Augmentation,
+    Crop,
     Window,
     central_window,
     epoch_order,
@@ -86,31 +87,37 @@ class StreamClips:
         Flow i belongs to frame i; only where the clip ends is the last flow repeated. Mirroring changes the sign
         of its x. Values of flow are not multiplied by `window.scale` here, 8 bits could not hold them.
         """
-        records = clip.frames - (self.stream == "flow")
-        indices_T = window.indices(records)
-        first, last = int(indices_T[0]), int(indices_T[-1])
+        indices_T = window.indices(self._records(clip))
         rows = slice(window.top_px, window.top_px + window.height_px)
         columns = slice(window.left_px, window.left_px + window.width_px)
         shape = (window.frames, window.height_px, window.width_px, CHANNELS[self.stream])
         out_THWC = np.empty(shape, np.uint8)
-        at = np.searchsorted(indices_T, np.arange(first, last + 2))
-        for frame, image_HWC in enumerate(self._frames(clip, first, last + 1)):
+        wanted, at = np.unique(indices_T, return_index=True)
+        ends = [*at[1:], window.frames]
+        for image_HWC, begin, end in zip(self._frames(clip, wanted), at, ends, strict=True):
             if window.scale != 1:
                 height_px, width_px = scaled_size(*clip.size_px, window.scale)
                 image_HWC = cv2.resize(image_HWC, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
-            out_THWC[at[frame] : at[frame + 1]] = image_HWC[rows, columns]
+            out_THWC[begin:end] = image_HWC[rows, columns]
         return mirror(out_THWC, is_flow=self.stream == "flow") if window.mirrored else out_THWC
 
-    def _frames(self, clip: LabelledClip, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
-        records = clip.frames - (self.stream == "flow")
-        size_bytes = records * clip.height_px * clip.width_px * CHANNELS[self.stream]
-        cached = self.cache.get(
-            (self.stream, clip.clip_id), size_bytes, lambda: np.stack(list(self._decode(clip, 0, records)))
-        )
-        return self._decode(clip, start, stop) if cached is None else iter(cached[start:stop])
+    def _records(self, clip: LabelledClip) -> int:
+        return clip.frames - (self.stream == "flow")
 
-    def _decode(self, clip: LabelledClip, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
-        for record in self.reader.records(clip.clip_id, start, stop):
+    def _frames(self, clip: LabelledClip, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        """The decoded frames of the given indices, which are sorted and distinct."""
+        size_bytes = self._records(clip) * clip.height_px * clip.width_px * CHANNELS[self.stream]
+        every = np.arange(self._records(clip))
+        cached = self.cache.get(
+            (self.stream, clip.clip_id), size_bytes, lambda: np.stack(list(self._decode(clip, every)))
+        )
+        return self._decode(clip, wanted) if cached is None else iter(cached[wanted])
+
+    def _decode(self, clip: LabelledClip, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        chosen = set(wanted.tolist())
+        for record in self.reader.records(clip.clip_id, int(wanted[0]), int(wanted[-1]) + 1):
+            if record.frame not in chosen:
+                continue
             if self.stream == "flow":
                 image_HWC = flow.decode(record.x, record.y)
             else:
@@ -145,7 +152,7 @@ class RandomWindows:
         return random_window(
             clip.frames,
             clip.size_px,
-            (o.window_frames, o.crop_height_px, o.crop_width_px),
+            Crop(o.window_frames, o.crop_height_px, o.crop_width_px, o.stride_frames),
             augmentation=Augmentation(o.mirror, o.brightness, o.contrast),
             random=generator(self.seed, *place),
         )
@@ -159,7 +166,8 @@ class CentralWindows:
 
     def __call__(self, clip: LabelledClip, place: Place) -> Window:
         o = self.options
-        return central_window(clip.frames, clip.size_px, (o.frames, o.crop_height_px, o.crop_width_px))
+        crop = Crop(o.frames, o.crop_height_px, o.crop_width_px, o.stride_frames)
+        return central_window(clip.frames, clip.size_px, crop)
 
 
 class AlignedWindows(Dataset):

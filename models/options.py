@@ -67,7 +67,9 @@ class DataOptions:
 
     Attributes:
         split: column of the clips table that says train, val or test.
-        window_frames: length of the random window of consecutive frames.
+        window_frames: frames in the random window.
+        stride_frames: from one frame of the window to the next; 1, the paper's, takes consecutive frames, more
+            lets a short window span a whole action.
         crop_height_px, crop_width_px: size of the random crop, the same for all frames of a window.
         mirror: chance that a sample is mirrored.
         brightness: a random shift of up to this share of the pixel range, 0 to 1; pixels only, never flow.
@@ -78,6 +80,7 @@ class DataOptions:
 
     split: str = "split"
     window_frames: int = 64
+    stride_frames: int = 1
     crop_height_px: int = 224
     crop_width_px: int = 224
     mirror: float = 0.5
@@ -88,7 +91,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         require("data.split", self.split, bool(self.split), "the name of a split column")
-        require("data.window_frames", self.window_frames, self.window_frames >= 1, "at least 1")
+        for name in ("window_frames", "stride_frames"):
+            require(f"data.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("crop_height_px", "crop_width_px"):
             require(f"data.{name}", getattr(self, name), getattr(self, name) >= 16, "at least 16")
         for name in ("mirror", "brightness"):
@@ -195,20 +199,23 @@ class EvaluateOptions:
     """The one central crop a clip is judged by; the defaults are the paper's for Kinetics.
 
     Attributes:
-        frames: length of the central window.
+        frames: frames in the central window.
+        stride_frames: from one frame of it to the next.
         crop_height_px, crop_width_px: size of the central crop.
         batch_size: clips at a time.
         on: the split that is evaluated.
     """
 
     frames: int = 250
+    stride_frames: int = 1
     crop_height_px: int = 256
     crop_width_px: int = 256
     batch_size: int = 1
     on: Literal["test", "val"] = "test"
 
     def __post_init__(self) -> None:
-        require("evaluate.frames", self.frames, self.frames >= 1, "at least 1")
+        for name in ("frames", "stride_frames"):
+            require(f"evaluate.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("crop_height_px", "crop_width_px"):
             require(f"evaluate.{name}", getattr(self, name), getattr(self, name) >= 16, "at least 16")
         require("evaluate.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")

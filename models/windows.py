@@ -32,7 +32,8 @@ class Window:
 
     Attributes:
         start: first frame; negative where the clip is too short and its first frame is repeated.
-        frames: length.
+        frames: how many it shows.
+        stride_frames: from one shown frame to the next; 1 shows consecutive frames.
         scale: the frames are enlarged by this factor (1 or more) before cropping.
         top_px, left_px, height_px, width_px: the crop in the scaled frame.
         mirrored: columns are reversed after cropping.
@@ -42,6 +43,7 @@ class Window:
 
     start: int
     frames: int
+    stride_frames: int
     scale: float
     top_px: int
     left_px: int
@@ -53,7 +55,7 @@ class Window:
 
     def indices(self, records: int) -> NDArray[np.int64]:
         """Records of a store with `records` for the clip: outside [0, records) the nearest one is repeated."""
-        return np.clip(np.arange(self.start, self.start + self.frames), 0, records - 1)
+        return np.clip(self.start + self.stride_frames * np.arange(self.frames), 0, records - 1)
 
 
 def cover_scale(height_px: int, width_px: int, crop_height_px: int, crop_width_px: int) -> float:
@@ -66,30 +68,49 @@ def scaled_size(height_px: int, width_px: int, scale: float) -> tuple[int, int]:
     return round(height_px * scale), round(width_px * scale)
 
 
-def padded_start(clip_frames: int, window_frames: int) -> int:
+@dataclass(frozen=True)
+class Crop:
+    """The extent of a window.
+
+    Attributes:
+        frames, height_px, width_px: what the network sees.
+        stride_frames: as in `Window`.
+    """
+
+    frames: int
+    height_px: int
+    width_px: int
+    stride_frames: int = 1
+
+    @property
+    def span_frames(self) -> int:
+        """Frames from the first that is shown to the last, both counted."""
+        return (self.frames - 1) * self.stride_frames + 1
+
+
+def padded_start(clip_frames: int, span_frames: int) -> int:
     """Start of the window that holds a too short clip in its middle; the extra frame goes to the end."""
-    return -((window_frames - clip_frames) // 2)
+    return -((span_frames - clip_frames) // 2)
 
 
-def central_window(clip_frames: int, size_px: tuple[int, int], crop: tuple[int, int, int]) -> Window:
+def central_window(clip_frames: int, size_px: tuple[int, int], crop: Crop) -> Window:
     """The middle of a clip.
 
     Args:
         size_px: (height, width) of the frames.
-        crop: (frames, height, width) of the window.
     """
-    frames, crop_height_px, crop_width_px = crop
-    scale = cover_scale(*size_px, crop_height_px, crop_width_px)
+    scale = cover_scale(*size_px, crop.height_px, crop.width_px)
     height_px, width_px = scaled_size(*size_px, scale)
-    long_enough = clip_frames >= frames
+    room = clip_frames - crop.span_frames
     return Window(
-        start=(clip_frames - frames) // 2 if long_enough else padded_start(clip_frames, frames),
-        frames=frames,
+        start=room // 2 if room >= 0 else padded_start(clip_frames, crop.span_frames),
+        frames=crop.frames,
+        stride_frames=crop.stride_frames,
         scale=scale,
-        top_px=(height_px - crop_height_px) // 2,
-        left_px=(width_px - crop_width_px) // 2,
-        height_px=crop_height_px,
-        width_px=crop_width_px,
+        top_px=(height_px - crop.height_px) // 2,
+        left_px=(width_px - crop.width_px) // 2,
+        height_px=crop.height_px,
+        width_px=crop.width_px,
     )
 
 
@@ -105,7 +126,7 @@ class Augmentation:
 def random_window(
     clip_frames: int,
     size_px: tuple[int, int],
-    crop: tuple[int, int, int],
+    crop: Crop,
     *,
     augmentation: Augmentation,
     random: np.random.Generator,
@@ -113,21 +134,21 @@ def random_window(
     """A window from a random place of a clip, drawn in a fixed order from `random`.
 
     Args:
-        size_px, crop: as in `central_window`.
+        size_px: (height, width) of the frames.
     """
-    frames, crop_height_px, crop_width_px = crop
-    scale = cover_scale(*size_px, crop_height_px, crop_width_px)
+    scale = cover_scale(*size_px, crop.height_px, crop.width_px)
     height_px, width_px = scaled_size(*size_px, scale)
     start, top, left, mirror, brightness, contrast = random.random(6)
-    long_enough = clip_frames >= frames
+    room = clip_frames - crop.span_frames
     return Window(
-        start=int(start * (clip_frames - frames + 1)) if long_enough else padded_start(clip_frames, frames),
-        frames=frames,
+        start=int(start * (room + 1)) if room >= 0 else padded_start(clip_frames, crop.span_frames),
+        frames=crop.frames,
+        stride_frames=crop.stride_frames,
         scale=scale,
-        top_px=int(top * (height_px - crop_height_px + 1)),
-        left_px=int(left * (width_px - crop_width_px + 1)),
-        height_px=crop_height_px,
-        width_px=crop_width_px,
+        top_px=int(top * (height_px - crop.height_px + 1)),
+        left_px=int(left * (width_px - crop.width_px + 1)),
+        height_px=crop.height_px,
+        width_px=crop.width_px,
         mirrored=bool(mirror < augmentation.mirror),
         # A share of the pixel range, which is 2 wide in [-1, 1].
         brightness=2 * augmentation.brightness * (2 * brightness - 1),

@@ -21,7 +21,7 @@ from models.data import (
 )
 from models.options import DataOptions, EvaluateOptions
 from models.selection import select_clips
-from models.windows import central_window, epoch_order
+from models.windows import Crop, central_window, epoch_order
 from stores.records import FlowPair, Frame
 from transforms import flow
 
@@ -63,7 +63,7 @@ def labelled(selection, frames, height=24, width=32):
 
 def test_padding_repeats_frames_and_for_flow_the_last_flow(selection):
     clip = labelled(selection, 4)
-    window = central_window(4, (24, 32), (8, 24, 32))
+    window = central_window(4, (24, 32), Crop(8, 24, 32))
     rgb = StreamClips("rgb", Ramp(4), ClipCache(0)).window(clip, window)
     assert (rgb[:, 0, 0, 0] / 10).round().tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
     planes = StreamClips("flow", RampFlow(4), ClipCache(0)).window(clip, window)
@@ -71,8 +71,18 @@ def test_padding_repeats_frames_and_for_flow_the_last_flow(selection):
     assert (planes[:, 0, 0, 0].astype(int) - 128).tolist() == steps
 
 
+def test_a_strided_window_shows_every_other_frame_of_all_streams(selection):
+    clip, window = labelled(selection, 9), central_window(9, (24, 32), Crop(5, 16, 16, stride_frames=2))
+    for cache_bytes in (0, 10**6):
+        rgb = StreamClips("rgb", Ramp(9), ClipCache(cache_bytes)).window(clip, window)
+        assert (rgb[:, 0, 0, 0] / 10).round().tolist() == [0, 2, 4, 6, 8]
+        planes = StreamClips("flow", RampFlow(9), ClipCache(cache_bytes)).window(clip, window)
+        steps = [round(v * 127 / 20) for v in (0, 2, 4, 6, 7)]
+        assert (planes[:, 0, 0, 0].astype(int) - 128).tolist() == steps
+
+
 def test_a_cached_clip_gives_the_same_windows(selection):
-    clip, window = labelled(selection, 9), central_window(9, (24, 32), (5, 16, 16))
+    clip, window = labelled(selection, 9), central_window(9, (24, 32), Crop(5, 16, 16))
     for stream, source in (("rgb", Ramp(9)), ("flow", RampFlow(9))):
         plain = StreamClips(stream, source, ClipCache(0)).window(clip, window)
         cached = StreamClips(stream, source, ClipCache(10**6))
@@ -91,7 +101,7 @@ def test_the_cache_never_grows_beyond_its_limit(selection):
 
 def test_a_crop_larger_than_the_frame_sees_it_enlarged(selection):
     clip = labelled(selection, 2)
-    window = central_window(2, (24, 32), (2, 48, 48))
+    window = central_window(2, (24, 32), Crop(2, 48, 48))
     source = Ramp(2)
     source.image = lambda t: np.tile(np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None], (24, 1, 3))
     found = StreamClips("rgb", source, ClipCache(0)).window(clip, window)
@@ -166,7 +176,9 @@ def test_loader_processes_give_the_same_batches(selection):
 
 
 def test_clips_in_order_come_once_each_with_a_smaller_last_batch(selection):
-    dataset = windows(selection, choose=CentralWindows(EvaluateOptions(3, 16, 16)))
+    dataset = windows(
+        selection, choose=CentralWindows(EvaluateOptions(frames=3, crop_height_px=16, crop_width_px=16))
+    )
     batches = list(batches_in_order(dataset, 5))
     assert [len(b["class"]) for b in batches] == [5, 5, 2]
     names = [name for b in batches for name in b["clip_id"]]
@@ -179,4 +191,4 @@ def test_a_frame_of_another_size_is_named(tmp_path):
     clip = replace(selection.clips[0], width_px=50)
     stream = StreamClips("rgb", selection.readers["rgb"], ClipCache(0))
     with pytest.raises(ValueError, match=r"frame 3 of stream rgb: 48 × 40 px, the clip has 50 × 40"):
-        stream.window(clip, central_window(10, (40, 50), (4, 20, 20)))
+        stream.window(clip, central_window(10, (40, 50), Crop(4, 20, 20)))
