@@ -62,7 +62,7 @@ class _Buffers:
 
     @classmethod
     def for_size(cls, rows: int, columns: int, parameters: TVL1Parameters) -> "_Buffers":
-        levels = [_level(*size) for size in level_sizes(rows, columns, parameters)]
+        levels = [level_of(*size) for size in level_sizes(rows, columns, parameters)]
         fine = levels[0]
         return cls(
             levels,
@@ -138,7 +138,7 @@ class TVL1Solver:
         growth = 1.0
         for index in reversed(range(len(buffers.levels))):
             level = buffers.levels[index]
-            weights = _weights(parameters, level)
+            weights = weights_of(parameters, level)
             buffers.work[: level.plane * _planes(parameters)] = 0
             for plane, factor, source in zip(_CARRIED, (growth, growth, 1.0), coarse, strict=False):
                 scales = (source.shape[0] / level.rows, source.shape[1] / level.columns)
@@ -193,7 +193,7 @@ def _planes(parameters: TVL1Parameters) -> int:
     return 14 if parameters.gamma else 11
 
 
-def _level(rows: int, columns: int) -> Level:
+def level_of(rows: int, columns: int) -> Level:
     # A spare vector ends each row, a spare row each plane: it is the zero row above the next plane. Planes
     # are staggered: fields a multiple of 4096 bytes apart would compete for the same lines of the L1 cache.
     pitch = (columns // LANES + 1) * LANES
@@ -202,7 +202,7 @@ def _level(rows: int, columns: int) -> Level:
     return Level(rows, columns, pitch, plane)
 
 
-def _weights(parameters: TVL1Parameters, level: Level) -> Weights:
+def weights_of(parameters: TVL1Parameters, level: Level) -> Weights:
     taut = parameters.tau / parameters.theta
     return Weights(
         step=np.float32(parameters.lambda_ * parameters.theta),

@@ -300,7 +300,7 @@ def _row_kernel(plain: bool) -> Callable[..., Any]:
 
 
 _update_any_row = _row_kernel(plain=False)
-_update_plain_row = _row_kernel(plain=True)
+update_plain_row = _row_kernel(plain=True)
 
 
 @compiled
@@ -312,7 +312,7 @@ def iterate(work: Floats, u: int, level: Level, weights: Weights, mask: Floats) 
     error = 0.0
     for y in range(level.rows + 1):
         if 0 < y < level.rows and weights.gamma == 0:
-            error += _update_plain_row(work, u, y, level, weights, mask)
+            error += update_plain_row(work, u, y, level, weights, mask)
         else:
             error += _update_any_row(work, u, y, level, weights, mask)
     return error
