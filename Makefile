@@ -48,7 +48,8 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet "$$(grep -i '^torch==' $(LOCK))"
 	.venv-lock/bin/pip install --quiet '.[$(EXTRAS),airflow]'
-	.venv-lock/bin/pip freeze --exclude perfnet --exclude-editable > $(LOCK)
+	echo '# Exact versions that were tested together on Python 3.11; `make lock` writes this file.' > $(LOCK)
+	.venv-lock/bin/pip freeze --exclude perfnet | sed 's/+cpu$$//' >> $(LOCK)
 	rm -rf .venv-lock
 
 clean:
