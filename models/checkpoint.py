@@ -44,7 +44,7 @@ class Checkpoint:
         labels: the label map.
         normalisation: of its input.
         evaluate: the central crop it is judged by.
-        frames: spec of the frames store it was trained on.
+        frames: options of the frames store it was trained on.
         key: of its training.
         weights: the network's state.
     """

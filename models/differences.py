@@ -41,7 +41,8 @@ def _store_phrase(name: str, before: Any, now: Any) -> str:
         before, now = (str(store).removeprefix("render/") for store in (before, now))
         return f"render.variant: was {before}, is {now}"
     if rest.startswith("spec.") and before is not None and now is not None and "variant" not in rest:
-        return f"store of {stream}: {rest.removeprefix('spec.')} was {_shown(before)}, is {_shown(now)}"
+        option = rest.removeprefix("spec.").removeprefix("options.")
+        return f"store of {stream}: {option} was {_shown(before)}, is {_shown(now)}"
     return ""
 
 

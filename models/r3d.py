@@ -128,11 +128,15 @@ class R3D50G(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He et al. 2015 for convolutions; each cell starts as its shortcut (Goyal et al. 2017)."""
+        """He et al. 2015 for convolutions; cells whose shortcut is the identity start as it (Goyal et al. 2017).
+
+        Cells that change the shape do not: their shortcut is a random projection, and a shallow network, which
+        has no others, would learn nothing else for many epochs.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Cell):
+            elif isinstance(module, Cell) and isinstance(module.shortcut, nn.Identity):
                 nn.init.zeros_(module.expand[1].weight)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)

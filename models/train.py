@@ -1,6 +1,5 @@
 """Trains one run of a workspace: selects its clips, fits its network, writes its checkpoint."""
 
-import json
 import logging
 import sys
 import types
@@ -284,7 +283,7 @@ def _finish(plan: _Plan, module: StreamClassifier) -> Path:
         network=options.network,
         normalisation=module.normalisation,
         evaluate=options.evaluate,
-        frames=json.loads(json.dumps(frames.spec if frames else {})),
+        frames=frames.options if frames else {},
         key=plan.key,
         weights=module.network.state_dict(),
     ).save(folder.checkpoint)

@@ -86,7 +86,7 @@ def put_store(
     workspace: Path, name: str, clips: Iterable[MovingSquare], *, spec: Mapping[str, object] | None = None
 ) -> None:
     """Commits a store of one shard that holds the clips."""
-    spec = {"stage": name.split("/")[0], "version": 1} | dict(spec or {})
+    spec = {"stage": name.split("/")[0], "version": 1, "options": dict(spec or {})}
     store, encoding = Store(str(workspace), name), Encoding()
     clips = sorted(clips, key=lambda clip: clip.clip_id)
     pairs = [(clip, keys.digest([spec, clip.clip_id, clip.seed])) for clip in clips]
@@ -117,7 +117,7 @@ def put_workspace(workspace: Path, clips: Iterable[MovingSquare]) -> Path:
     clips = list(clips)
     put_clips(workspace, clips)
     for name in ("frames", POSE_STORE, "flow"):
-        put_store(workspace, name, clips)
+        put_store(workspace, name, clips, spec={"shorter_side_px": 32} if name == "frames" else None)
     return workspace
 
 

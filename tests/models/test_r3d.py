@@ -100,11 +100,13 @@ def test_a_gate_starts_nearly_half_open():
     torch.testing.assert_close(FeatureGate(64)(x), x / 2, rtol=0.1, atol=0.02)
 
 
-def test_a_cell_starts_as_its_shortcut():
-    network = small_network(gate="none", width=0.1)
-    cell = network.res3[0]
-    x = torch.rand(2, network.res2[0].expand[0].out_channels, 3, 8, 8)
-    torch.testing.assert_close(cell(x), torch.relu(cell.shortcut(x)))
+def test_cells_start_as_the_identity_except_those_that_change_the_shape():
+    network = small_network(gate="none", blocks=(2, 1, 1, 1)).eval()
+    first, second = network.res2
+    x = torch.rand(2, first.expand[0].out_channels, 3, 8, 8)
+    assert torch.equal(second(x), x)
+    x = torch.rand(2, first.reduce[0].in_channels, 3, 8, 8)
+    assert not torch.equal(first(x), torch.relu(first.shortcut(x)))
 
 
 def test_two_channels_for_flow_and_a_narrow_width():

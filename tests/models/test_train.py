@@ -64,7 +64,7 @@ def test_the_checkpoint_says_what_using_it_takes(trained):
     checkpoint = load_checkpoint(str(trained / "runs" / "student" / "checkpoints" / "final.pt"))
     assert (checkpoint.run, checkpoint.stream) == ("student", "rgb")
     assert checkpoint.labels == ("down", "left", "right")
-    assert checkpoint.frames["stage"] == "frames"
+    assert checkpoint.frames == {"shorter_side_px": 32}
     assert checkpoint.network == SMALL.network
 
 
