@@ -78,7 +78,9 @@ def show_rejected(chain: Chain) -> None:
     """One line a rejected clip, also of stores that were refused for them: store, clip, cause, reason, detail."""
     for stage in STAGES:
         planned = chain.planned(stage)
-        for rejection in rejected_in(planned.store, planned.standing.values()) if planned else ():
+        if planned is None:
+            continue
+        for rejection in rejected_in(planned.store, planned.standing.values()):
             detail = rejection.detail.strip().splitlines()
             shown = files.printable(detail[-1]) if detail else ""
             clip = files.printable(rejection.clip_id)

@@ -183,6 +183,11 @@ def read_clips(workspace: str) -> ClipsTable:
         raise ValueError(f"{uri} has no column {', '.join(missing)}; make it again with `perfnet clips`")
     columns = {name: table[name].to_pylist() for name in table.column_names}
     return ClipsTable(
-        *(columns[name] for name in _SCHEMA.names),
+        clip_ids=columns["clip_id"],
+        uris=columns["uri"],
+        starts_s=columns["start_s"],
+        stops_s=columns["stop_s"],
+        labels=columns["label"],
+        groups=columns["group"],
         splits={name: column for name, column in columns.items() if is_split_column(name)},
     )

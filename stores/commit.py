@@ -8,7 +8,7 @@ from stores.rejections import Rejection
 from stores.store import Store, summary_name
 from stores.summaries import ShardReference, Snapshot
 
-_NAMED = 10
+_NAMED = 20
 
 
 class StageFailed(Exception):

@@ -34,6 +34,11 @@ class StoreReader:
         return dict(self.snapshot.spec)
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The options of the stage that made the store."""
+        return dict(self.snapshot.spec["options"])
+
+    @property
     def data_files(self) -> list[str]:
         """Names of the data files that the snapshot lists."""
         return [s.data for s in self.snapshot.shards if s.data]
