@@ -12,8 +12,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from transforms.tvl1_cache import compiled
 
-@numba.njit(nogil=True)
+
+@compiled
 def paint_strokes(
     canvas_HWC: NDArray[np.uint8],
     ends_S4: NDArray[np.float64],
@@ -39,14 +41,14 @@ def paint_strokes(
             _paint_row(canvas_HWC[row], first, end, ends_S4[stroke], row, reach, colours_S3[stroke])
 
 
-@numba.njit(nogil=True)
+@numba.njit
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
     """The half-open range of the integers in [low, high] that are in [0, size)."""
     first = math.ceil(max(low, 0.0))
     return first, max(first, math.floor(min(high, size - 1.0)) + 1)
 
 
-@numba.njit(nogil=True)
+@numba.njit
 def _part_near_row(row: int, y0: float, dy: float, reach: float) -> tuple[float, float]:
     """Start and stop, as shares of its length, of the part of a line that comes within reach of a row."""
     if abs(dy) < 1e-9:
@@ -56,7 +58,7 @@ def _part_near_row(row: int, y0: float, dy: float, reach: float) -> tuple[float,
     return start, max(start, min(max(above, below), 1.0))
 
 
-@numba.njit(nogil=True)
+@numba.njit
 def _paint_row(
     row_WC: NDArray[np.uint8],
     first: int,
@@ -84,6 +86,6 @@ def _paint_row(
             row_WC[column, 2] = _mix(row_WC[column, 2], blue, covered)
 
 
-@numba.njit(nogil=True)
+@numba.njit
 def _mix(below: int, above: int, covered: float) -> int:
     return int(below + covered * (float(above) - float(below)) + 0.5)

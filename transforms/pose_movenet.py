@@ -52,12 +52,21 @@ class MovenetEstimator:
             raise ValueError(f"pose.model: {model_path!r} returns shape {found}, MoveNet (1, 6, 56)")
 
     def estimate(self, frames_THWC: NDArray[np.uint8]) -> list[Found]:
-        """People of each picture, with the model's own boxes and scores."""
+        """People of each picture, with the model's own boxes and scores.
+
+        Raises:
+            RuntimeError: TensorFlow failed.
+        """
         return [self._find(frame_HWC) for frame_HWC in frames_THWC]
 
     def _find(self, frame_HWC: NDArray[np.uint8]) -> Found:
+        import tensorflow as tf
+
         input_HWC, scale_xy = letterbox(frame_HWC, self._input_side_px)
-        (people_PN,) = self._run(input_HWC[None].astype(np.int32))
+        try:
+            (people_PN,) = self._run(input_HWC[None].astype(np.int32))
+        except tf.errors.OpError as error:
+            raise RuntimeError(f"TensorFlow: {error.message}") from error
         return people_from_output(people_PN, input_shape=input_HWC.shape[:2], scale_xy=scale_xy)
 
 

@@ -156,7 +156,7 @@ def _links(marker: str, colours: str) -> tuple[NDArray[np.int64], NDArray[np.uin
 
 
 def paint(canvas_HWC: NDArray[np.uint8], strokes: Strokes) -> NDArray[np.uint8]:
-    """Draws onto the canvas itself and returns it. The first call of a process compiles, about a second."""
+    """Draws onto the canvas itself and returns it. The first call on a machine compiles, for about a second."""
     from transforms.painter import paint_strokes
 
     if len(strokes.radii_S):
@@ -184,7 +184,7 @@ class RenderStage:
         return {name: getattr(self.options, name) for name in names}
 
     def setup(self) -> None:
-        """Compiles the painter before the first clip."""
+        """Compiles the painter, or loads it compiled, before the first clip."""
         cv2.setNumThreads(1)
         paint(
             np.zeros((1, 1, 3), np.uint8), Strokes(np.zeros((1, 4)), np.ones(1), np.zeros((1, 3), np.uint8))

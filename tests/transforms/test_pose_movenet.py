@@ -165,6 +165,31 @@ class TestModel:
             (found,) = estimator.estimate(np.full((1, *shape, 3), grey, np.uint8))
             assert (found.scores_P < 0.2).all()
 
+    def test_a_failure_of_tensorflow_is_told_as_ours(
+        self, model: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import tensorflow as tf
+
+        def fail(_: np.ndarray) -> np.ndarray:
+            raise tf.errors.InternalError(None, None, "out of luck")
+
+        estimator = MovenetEstimator(model, input_side_px=64)
+        monkeypatch.setattr(estimator, "_run", fail)
+        with pytest.raises(RuntimeError, match="TensorFlow: out of luck"):
+            estimator.estimate(np.zeros((1, 8, 8, 3), np.uint8))
+
+    def test_nothing_is_printed(self, model: str) -> None:
+        code = (
+            "import sys, numpy as np\n"
+            "from transforms.options import PoseOptions\n"
+            "from transforms.pose import make_estimator\n"
+            "make_estimator(PoseOptions(backend='movenet'), sys.argv[1]).estimate(np.zeros((1, 9, 9, 3), np.uint8))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, model], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
     def test_threads_share_it(self, estimator: PoseEstimator, real_data: Path) -> None:
         picture_THWC = decode_rgb((real_data / "pose_truth/000000196141.jpg").read_bytes())[None]
         alone = estimator.estimate(picture_THWC)[0]
