@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms import pose_model
+from transforms import movenet_model, pose_model
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +15,12 @@ def pose_bundle() -> Path:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def movenet(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """MoveNet as one file, packed outside the user's cache."""
+    graph = real_data / "pose_models/movenet-multipose/movenet-multipose.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERFNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return str(movenet_model.pack_model(str(graph)))

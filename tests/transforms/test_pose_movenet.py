@@ -112,24 +112,19 @@ class TestTfjs:
 
 
 @pytest.fixture(scope="module")
-def model(real_data: Path) -> str:
-    return str(pack_model(str(real_data / "pose_models/movenet-multipose/movenet-multipose.json")))
-
-
-@pytest.fixture(scope="module")
-def estimator(model: str) -> PoseEstimator:
-    return make_estimator(PoseOptions(backend="movenet", input_side_px=384), model)
+def estimator(movenet: str) -> PoseEstimator:
+    return make_estimator(PoseOptions(backend="movenet", input_side_px=384), movenet)
 
 
 @pytest.mark.real_data
 class TestModel:
     def test_the_stage_uses_it_and_its_side_is_in_the_spec(
-        self, model: str, estimator: PoseEstimator
+        self, movenet: str, estimator: PoseEstimator
     ) -> None:
         options = PoseOptions(backend="movenet", input_side_px=384)
-        stage = PoseStage(options, model_sha256="0" * 64, model_path=model)
+        stage = PoseStage(options, model_sha256="0" * 64, model_path=movenet)
         stage.setup()
-        assert make_estimator(options, model) is estimator
+        assert make_estimator(options, movenet) is estimator
         spec = stage.spec()
         assert (spec["backend"], spec["input_side_px"], spec["min_person_score"]) == ("movenet", 384, 0.2)
 
@@ -166,19 +161,19 @@ class TestModel:
             assert (found.scores_P < 0.2).all()
 
     def test_a_failure_of_tensorflow_is_told_as_ours(
-        self, model: str, monkeypatch: pytest.MonkeyPatch
+        self, movenet: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import tensorflow as tf
 
         def fail(_: np.ndarray) -> np.ndarray:
             raise tf.errors.InternalError(None, None, "out of luck")
 
-        estimator = MovenetEstimator(model, input_side_px=64)
+        estimator = MovenetEstimator(movenet, input_side_px=64)
         monkeypatch.setattr(estimator, "_run", fail)
         with pytest.raises(RuntimeError, match="TensorFlow: out of luck"):
             estimator.estimate(np.zeros((1, 8, 8, 3), np.uint8))
 
-    def test_nothing_is_printed(self, model: str) -> None:
+    def test_nothing_is_printed(self, movenet: str) -> None:
         code = (
             "import sys, numpy as np\n"
             "from transforms.options import PoseOptions\n"
@@ -186,7 +181,7 @@ class TestModel:
             "make_estimator(PoseOptions(backend='movenet'), sys.argv[1]).estimate(np.zeros((1, 9, 9, 3), np.uint8))\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code, model], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", code, movenet], capture_output=True, text=True, timeout=120, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -207,8 +202,14 @@ class TestModel:
 
     @pytest.mark.slow
     def test_a_saved_model_folder_gives_the_same_people(
-        self, model: str, estimator: PoseEstimator, real_data: Path, tmp_path: Path
+        self,
+        movenet: str,
+        estimator: PoseEstimator,
+        real_data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setenv("PERFNET_CACHE", str(tmp_path / "cache"))
         code = (
             "import sys, zipfile\nimport tensorflow as tf\nfrom transforms.tfjs import read_graph\n"
             "graph = read_graph(zipfile.ZipFile(sys.argv[1]))\n"
@@ -220,7 +221,7 @@ class TestModel:
         )
         folder = tmp_path / "saved"
         subprocess.run(
-            [sys.executable, "-c", code, model, str(folder)], check=True, timeout=300, capture_output=True
+            [sys.executable, "-c", code, movenet, str(folder)], check=True, timeout=300, capture_output=True
         )
         saved = MovenetEstimator(str(pack_model(str(folder))), input_side_px=384)
         picture_THWC = decode_rgb((real_data / "pose_truth/000000196141.jpg").read_bytes())[None]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from transforms.images import encode_rgb
-from transforms.movenet_model import pack_model
 from transforms.options import PoseOptions
 from transforms.pose import Found, make_estimator
 from transforms.pose_score import match, pose_score
@@ -110,9 +109,8 @@ class TestRealPeople:
         return pose_score(folder, folder / "test_coco.json", make_estimator(options, model), options=options)
 
     @pytest.mark.parametrize(("side_px", "found", "oks"), [(256, 10, 0.68), (384, 11, 0.78), (512, 11, 0.8)])
-    def test_movenet(self, real_data: Path, side_px: int, found: int, oks: float) -> None:
-        model = str(pack_model(str(real_data / "pose_models/movenet-multipose/movenet-multipose.json")))
-        score = self.score(real_data, model, PoseOptions(backend="movenet", input_side_px=side_px))
+    def test_movenet(self, real_data: Path, movenet: str, side_px: int, found: int, oks: float) -> None:
+        score = self.score(real_data, movenet, PoseOptions(backend="movenet", input_side_px=side_px))
         assert score["people"] == 12
         assert score["found"] >= found
         assert score["mean_oks"] >= oks
