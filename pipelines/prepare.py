@@ -47,6 +47,7 @@ class Planned:
     plan: StagePlan
     videos: dict[int, list[TaskClip]] | None
     inputs: tuple[tuple[Store, Snapshot], ...]
+    clip_specs: dict[str, str] | None = None
 
     @property
     def clips_in(self) -> int:
@@ -99,9 +100,16 @@ def plan(stage_name: str, config: Config, clips: ClipsTable, identities: dict[st
     stores = [Store(config.workspace, name) for name in stage.inputs]
     inputs = tuple((s, _input_snapshot(s)) for s in stores)
     encoding = Encoding(encoding.format, inputs[0][1].encoding.num_shards)
-    expected = expected_from_inputs(spec, [snapshot for _, snapshot in inputs])
+    clip_specs = _clip_specs(stage, clips)
+    expected = expected_from_inputs(spec, [snapshot for _, snapshot in inputs], clip_specs)
     planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, retry_rejected=retry)
-    return Planned(stage, planned, None, inputs)
+    return Planned(stage, planned, None, inputs, clip_specs)
+
+
+def _clip_specs(stage: Stage, clips: ClipsTable) -> dict[str, str] | None:
+    """What determines single clips beside their inputs, such as keypoints that a user brings."""
+    clip_spec = getattr(stage, "clip_spec", None)
+    return {c: keys.digest(clip_spec(c)) for c in clips.clip_ids} if clip_spec else None
 
 
 def _input_snapshot(store: Store) -> Snapshot:
@@ -143,7 +151,11 @@ def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Scr
 
     plan = planned.plan
     tasks = build_tasks(
-        plan, videos=planned.videos, inputs=planned.inputs, retry_rejected=config.run.retry_rejected
+        plan,
+        videos=planned.videos,
+        inputs=planned.inputs,
+        clip_specs=planned.clip_specs,
+        retry_rejected=config.run.retry_rejected,
     )
     job_folder = _write_job(config.workspace, plan, tasks)
     work = sum(c.copy is None and c.sealed is None for t in tasks for c in t.clips)

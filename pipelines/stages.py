@@ -38,12 +38,11 @@ def make_stage(stage: str, config: Config) -> Stage:
 
 
 def _pose(config: Config) -> Stage:
-    from transforms.pose import PoseStage
-    from transforms.pose_model import default_model_path
+    if config.pose.backend == "file":
+        from transforms.pose_file import KeypointsStage
 
-    path = config.pose.model or str(default_model_path())
-    try:
-        digest, uri = put_model(config.workspace, path)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"pose.model: {path} is not a file") from error
+        return cast(Stage, KeypointsStage(config.pose))
+    from transforms.pose import PoseStage, model_file
+
+    digest, uri = put_model(config.workspace, model_file(config.pose))
     return cast(Stage, PoseStage(config.pose, model_sha256=digest, model_path=uri))

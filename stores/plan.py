@@ -131,10 +131,25 @@ def expected_from_videos(spec: Mapping[str, Any], shards: Mapping[int, Sequence[
     }
 
 
-def expected_from_inputs(spec: Mapping[str, Any], inputs: Sequence[Snapshot]) -> dict[int, str]:
-    """Shard keys of any other stage, from what the input shards really hold."""
+def expected_from_inputs(
+    spec: Mapping[str, Any], inputs: Sequence[Snapshot], clip_specs: Mapping[str, str] | None = None
+) -> dict[int, str]:
+    """Shard keys of any other stage, from what the input shards really hold.
+
+    Args:
+        clip_specs: clip_id → digest of what else determines that clip, for stages that have such a thing.
+    """
+    more: dict[int, list[tuple[str, str]]] = {}
+    for clip_id, digest in (clip_specs or {}).items():
+        more.setdefault(keys.shard_of(clip_id, inputs[0].encoding.num_shards), []).append((clip_id, digest))
     return {
-        references[0].shard: keys.shard_key(spec, [r.held for r in references])
+        references[0].shard: keys.shard_key(
+            spec,
+            [
+                *(r.held for r in references),
+                *([] if clip_specs is None else [keys.held_digest(more.get(references[0].shard, []))]),
+            ],
+        )
         for references in zip(*(s.shards for s in inputs), strict=True)
     }
 
@@ -250,11 +265,12 @@ def build_tasks(
     *,
     videos: Mapping[int, Sequence[TaskClip]] | None = None,
     inputs: Sequence[tuple[Store, Snapshot]] = (),
+    clip_specs: Mapping[str, str] | None = None,
     retry_rejected: bool = False,
 ) -> list[ShardTask]:
     """The work of the stale shards: for each clip copy, keep the rejection, or compute."""
     if videos is None:
-        videos = _clips_of_inputs(plan, inputs)
+        videos = _clips_of_inputs(plan, inputs, clip_specs or {})
     copies, sealed = _done_before(plan)
     tasks = []
     for shard in plan.stale:
@@ -267,7 +283,9 @@ def build_tasks(
     return tasks
 
 
-def _clips_of_inputs(plan: StagePlan, inputs: Sequence[tuple[Store, Snapshot]]) -> dict[int, list[TaskClip]]:
+def _clips_of_inputs(
+    plan: StagePlan, inputs: Sequence[tuple[Store, Snapshot]], clip_specs: Mapping[str, str]
+) -> dict[int, list[TaskClip]]:
     """Clips that every input store holds, in the stale shards."""
     held: list[dict[int, dict[str, Source]]] = []
     for store, snapshot in inputs:
@@ -277,7 +295,9 @@ def _clips_of_inputs(plan: StagePlan, inputs: Sequence[tuple[Store, Snapshot]]) 
     for shard in plan.stale:
         first, *others = [h[shard] for h in held]
         common = [c for c in first if all(c in o for o in others)]
-        shards[shard] = [_derived(plan.spec, c, [first[c], *(o[c] for o in others)]) for c in common]
+        shards[shard] = [
+            _derived(plan.spec, c, [first[c], *(o[c] for o in others)], clip_specs.get(c)) for c in common
+        ]
     return shards
 
 
@@ -289,8 +309,11 @@ def _sources(store: Store, name: str, summary: ShardSummary | None) -> dict[str,
     return {c.clip_id: Source(summary.data or "", c) for c in summary.clips}
 
 
-def _derived(spec: Mapping[str, Any], clip_id: str, sources: Sequence[Source]) -> TaskClip:
-    key = keys.clip_key(spec, [s.entry.key for s in sources])
+def _derived(
+    spec: Mapping[str, Any], clip_id: str, sources: Sequence[Source], clip_spec: str | None
+) -> TaskClip:
+    own = [clip_spec] if clip_spec else []
+    key = keys.clip_key(spec, [*(s.entry.key for s in sources), *own])
     return TaskClip(clip_id, key, None, tuple(sources))
 
 
