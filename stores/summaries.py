@@ -10,7 +10,10 @@ from typing import Any
 from stores import keys
 from stores.rejections import Rejection
 
-PACKAGES = ("perfnet", "numpy", "pyarrow", "opencv-contrib-python", "av", "simplejpeg", "mediapipe", "numba")
+PACKAGES = (
+    *("perfnet", "numpy", "pyarrow", "av", "simplejpeg", "opencv-contrib-python"),
+    *("mediapipe", "tensorflow", "numba", "torch"),
+)
 
 
 def library_versions() -> dict[str, str]:
