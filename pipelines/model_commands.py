@@ -96,7 +96,7 @@ def fuse(
         weights: one number a run, separated by commas; 1 each where nothing is given.
     """
     loaded = config_of(config, overrides)
-    from models.evaluation import fuse as fuse_runs
+    from models.predictions import fuse as fuse_runs
     from pipelines.results import show_metrics
 
     chosen = runs or ["rgb", "pose", "flow"]

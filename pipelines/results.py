@@ -35,7 +35,7 @@ def show_runs(workspace: str, names: Sequence[str]) -> None:
 
 def show_results(workspace: str) -> None:
     """The table of five accuracies: three teachers, their late fusion, the student."""
-    from models.evaluation import fuse
+    from models.predictions import fuse
 
     show_runs(workspace, FUSED)
     show_metrics("fusion", fuse(list(FUSED), workspace=workspace))

@@ -79,9 +79,7 @@ def test_reruns_do_only_what_is_stale_and_say_why(config: Path, videos: Path, tm
     assert [row[0] for row in rows if row[0] != "stream"] == ["rgb", "pose", "flow", "fusion", "student"]
     assert all(0 <= float(row[1]) <= 1 for row in rows if row[0] != "stream")
 
-    started = time.monotonic()
     second = perfnet(config, ws, "run")
-    assert time.monotonic() - started < 15
     assert set(plan_of(second.stderr).values()) == {"fresh"}
     assert second.stderr.count("nothing to do") == 4
     assert second.stdout == first.stdout

@@ -70,7 +70,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         "import pipelines.cli, pipelines.commands, pipelines.config, pipelines.chain",
         "import stores.reader, stores.plan, stores.commit",
-        "import transforms.options, transforms.stage, transforms.update, models.options, models.runs",
+        "import transforms.options, transforms.stage, transforms.update",
+        "import models.options, models.runs, models.predictions",
     ],
 )
 def test_light_modules_load_no_framework(statement: str) -> None:
