@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,13 +93,17 @@ def load_checkpoint(uri: str) -> Checkpoint:
         ValueError: no such file, not a checkpoint of ours, or one of a backbone that this version does not know.
     """
     try:
-        content = torch.load(io.BytesIO(files.read_bytes(uri)), map_location="cpu", weights_only=True)
+        file = io.BytesIO(files.read_bytes(uri))
     except FileNotFoundError as error:
         raise ValueError(f"{files.printable(uri)} does not exist; make it with `perfnet train`") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{files.printable(uri)} is not a checkpoint of perfnet ({type(error).__name__})"
-        ) from error
+    refusal = f"{files.printable(uri)} is not a checkpoint of perfnet"
+    if not zipfile.is_zipfile(file):
+        raise ValueError(refusal)
+    file.seek(0)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, LookupError, ValueError, EOFError) as error:
+        raise ValueError(f"{refusal} ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise ValueError(f"{files.printable(uri)}: checkpoint format {found!r}, this version reads {FORMAT}")
