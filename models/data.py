@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from models.drawn import DrawnPose
 from models.options import DataOptions, EvaluateOptions
 from models.selection import LabelledClip
 from models.windows import (
@@ -78,7 +79,7 @@ class StreamClips:
     """
 
     stream: str
-    reader: ClipRecords
+    reader: ClipRecords | DrawnPose
     cache: ClipCache
 
     def window(self, clip: LabelledClip, window: Window) -> NDArray[np.uint8]:
@@ -88,32 +89,48 @@ class StreamClips:
         of its x. Values of flow are not multiplied by `window.scale` here, 8 bits could not hold them.
         """
         indices_T = window.indices(self._records(clip))
+        draw_mirrored = window.mirrored and isinstance(self.reader, DrawnPose)
+        left_px = window.left_px
+        if draw_mirrored:
+            left_px = scaled_size(*clip.size_px, window.scale)[1] - window.left_px - window.width_px
         rows = slice(window.top_px, window.top_px + window.height_px)
-        columns = slice(window.left_px, window.left_px + window.width_px)
+        columns = slice(left_px, left_px + window.width_px)
         shape = (window.frames, window.height_px, window.width_px, CHANNELS[self.stream])
         out_THWC = np.empty(shape, np.uint8)
         wanted, at = np.unique(indices_T, return_index=True)
         ends = [*at[1:], window.frames]
-        for image_HWC, begin, end in zip(self._frames(clip, wanted), at, ends, strict=True):
+        images = self._frames(clip, wanted, mirrored=draw_mirrored)
+        for image_HWC, begin, end in zip(images, at, ends, strict=True):
             if window.scale != 1:
                 height_px, width_px = scaled_size(*clip.size_px, window.scale)
                 image_HWC = cv2.resize(image_HWC, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
             out_THWC[begin:end] = image_HWC[rows, columns]
-        return mirror(out_THWC, is_flow=self.stream == "flow") if window.mirrored else out_THWC
+        if not window.mirrored or draw_mirrored:
+            return out_THWC
+        return mirror(out_THWC, is_flow=self.stream == "flow")
 
     def _records(self, clip: LabelledClip) -> int:
         return clip.frames - (self.stream == "flow")
 
-    def _frames(self, clip: LabelledClip, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def _frames(
+        self, clip: LabelledClip, wanted: NDArray[np.int64], *, mirrored: bool
+    ) -> Iterator[NDArray[np.uint8]]:
         """The decoded frames of the given indices, which are sorted and distinct."""
         size_bytes = self._records(clip) * clip.height_px * clip.width_px * CHANNELS[self.stream]
         every = np.arange(self._records(clip))
         cached = self.cache.get(
-            (self.stream, clip.clip_id), size_bytes, lambda: np.stack(list(self._decode(clip, every)))
+            (f"{self.stream} mirrored" if mirrored else self.stream, clip.clip_id),
+            size_bytes,
+            lambda: np.stack(list(self._decode(clip, every, mirrored))),
         )
-        return self._decode(clip, wanted) if cached is None else iter(cached[wanted])
+        return self._decode(clip, wanted, mirrored) if cached is None else iter(cached[wanted])
 
-    def _decode(self, clip: LabelledClip, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def _decode(
+        self, clip: LabelledClip, wanted: NDArray[np.int64], mirrored: bool
+    ) -> Iterator[NDArray[np.uint8]]:
+        if isinstance(self.reader, DrawnPose):
+            yield from self.reader.pictures(clip.clip_id, wanted, mirrored=mirrored)
+            return
         chosen = set(wanted.tolist())
         for record in self.reader.records(clip.clip_id, int(wanted[0]), int(wanted[-1]) + 1):
             if record.frame not in chosen:
@@ -181,7 +198,7 @@ class AlignedWindows(Dataset):
 
     def __init__(
         self,
-        readers: Mapping[str, ClipRecords],
+        readers: Mapping[str, ClipRecords | DrawnPose],
         clips: Sequence[LabelledClip],
         *,
         choose: Callable[[LabelledClip, Place], Window],

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from stores.checks import require
+from transforms.options import RenderOptions
 
 Stream = Literal["rgb", "pose", "flow"]
 STREAMS: tuple[str, ...] = get_args(Stream)
@@ -228,6 +229,7 @@ class ModelOptions:
 
     Attributes:
         pose_store: store that the pose stream reads, e.g. render/rgb-bar-13-ratio.
+        drawn: how people are drawn at load time; none reads `pose_store`.
     """
 
     network: NetworkOptions = field(default_factory=NetworkOptions)
@@ -236,6 +238,7 @@ class ModelOptions:
     student: StudentOptions = field(default_factory=StudentOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     pose_store: str = "render/rgb-bar-13-ratio"
+    drawn: RenderOptions | None = None
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.pose_store).parts

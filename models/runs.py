@@ -116,12 +116,6 @@ def streams_of(run: str, options: ModelOptions) -> tuple[str, ...]:
     return ("rgb", *(teacher for teacher in options.student.teachers if teacher != "rgb"))
 
 
-def inputs_of(run: str, options: ModelOptions) -> tuple[str, ...]:
-    """Stores and runs that a run is made from: when one of them changes, the run is stale."""
-    stores = tuple(options.store_of(stream) for stream in streams_of(run, options))
-    return (*stores, *teachers_of(run, options))
-
-
 def select_run(run: str, *, workspace: str, options: ModelOptions) -> Selection:
     """The clips that a run reads; raises ValueError as `select_clips` does."""
     return select_clips(workspace, streams=streams_of(run, options), options=options)

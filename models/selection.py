@@ -3,11 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 from models.options import ModelOptions
 from stores.clips import ClipsTable, read_clips
 from stores.reader import StoreReader
 from stores.summaries import ClipEntry
+
+if TYPE_CHECKING:
+    from models.drawn import DrawnPose  # it loads what draws, which planning has no use for
+
+Reader: TypeAlias = "StoreReader | DrawnPose"
 
 # Clips that a store rejected are left out of a run; a run that would lose more than this share is refused,
 # because its stores were then made from different videos.
@@ -50,7 +56,7 @@ class Selection:
         missing: clips of the clips table that have a split but stand in none or not in all of the stores.
     """
 
-    readers: Mapping[str, StoreReader]
+    readers: Mapping[str, Reader]
     labels: Sequence[str]
     clips: Sequence[LabelledClip]
     missing: int
@@ -87,7 +93,7 @@ def select_clips(workspace: str, *, streams: Iterable[str], options: ModelOption
     """
     table = read_clips(workspace)
     splits = table.split(options.data.split)
-    readers = {stream: StoreReader(workspace, options.store_of(stream)) for stream in streams}
+    readers = {stream: _reader(workspace, stream, options) for stream in streams}
     wanted = [clip_id for clip_id in table.clip_ids if splits[clip_id]]
     held = [clip_id for clip_id in wanted if all(clip_id in reader.clips for reader in readers.values())]
     _check_overlap(readers, wanted, held)
@@ -96,7 +102,15 @@ def select_clips(workspace: str, *, streams: Iterable[str], options: ModelOption
     return Selection(readers, table.labels_sorted, clips, len(wanted) - len(held))
 
 
-def _check_overlap(readers: Mapping[str, StoreReader], wanted: Sequence[str], held: Sequence[str]) -> None:
+def _reader(workspace: str, stream: str, options: ModelOptions) -> Reader:
+    if stream == "pose" and options.drawn:
+        from models.drawn import DrawnPose
+
+        return DrawnPose(workspace, options.drawn)
+    return StoreReader(workspace, options.store_of(stream))
+
+
+def _check_overlap(readers: Mapping[str, Reader], wanted: Sequence[str], held: Sequence[str]) -> None:
     if len(held) >= (1 - _MAX_MISSING) * len(wanted):
         return
     counts = [f"{r.store.name} {sum(clip_id in r.clips for clip_id in wanted)}" for r in readers.values()]
@@ -108,7 +122,7 @@ def _check_overlap(readers: Mapping[str, StoreReader], wanted: Sequence[str], he
 
 def _labelled(
     clip_id: str,
-    readers: Mapping[str, StoreReader],
+    readers: Mapping[str, Reader],
     table: ClipsTable,
     split: str,
     classes: Mapping[str, int],

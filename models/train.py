@@ -35,6 +35,7 @@ from models.runs import (
 from models.selection import Selection
 from models.streams import StreamClassifier
 from stores import files, keys
+from stores.reader import StoreReader
 
 _LOG_EVERY_STEPS = 10
 
@@ -84,7 +85,7 @@ def train(run: str, *, workspace: str, options: ModelOptions, progress: Progress
     _check_teachers(teachers, selection, folder)
     plan = _prepare(folder, options, selection)
     _announce(plan, progress)
-    pins = {reader.store.name: reader.data_files for reader in selection.readers.values()}
+    pins = {name: data for reader in selection.readers.values() for name, data in reader.pins.items()}
     folder.put_json("pins.json", {"stores": pins})
     try:
         with _quiet():
@@ -283,7 +284,7 @@ def _finish(plan: _Plan, module: StreamClassifier) -> Path:
         network=options.network,
         normalisation=module.normalisation,
         evaluate=options.evaluate,
-        frames=frames.options if frames else {},
+        frames=frames.options if isinstance(frames, StoreReader) else {},
         key=plan.key,
         weights=module.network.state_dict(),
     ).save(folder.checkpoint)

@@ -16,7 +16,6 @@ from stores.clips import ClipsTable, read_clips, write_clips
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan
 
-_STREAM_STORE = {"rgb": "frames", "pose": "render", "flow": "flow"}
 ITEMS = (*STAGES, *(f"train-{run}" for run in runs.RUNS), "evaluate")
 
 
@@ -25,12 +24,19 @@ def needs(item: str, config: Config) -> tuple[str, ...]:
     stages = {"frames": (), "pose": ("frames",), "render": ("frames", "pose"), "flow": ("frames",)}
     if item in stages:
         return stages[item]
-    if item == "train-student":
-        teachers = config.student.teachers
-        return ("frames", *(_STREAM_STORE[t] for t in teachers), *(f"train-{t}" for t in teachers))
     if item == "evaluate":
         return tuple(f"train-{run}" for run in runs.RUNS)
-    return (_STREAM_STORE[item.removeprefix("train-")],)
+    if item != "train-student":
+        return _read_by(item.removeprefix("train-"), config)
+    teachers = config.student.teachers
+    stores = dict.fromkeys(store for stream in ("rgb", *teachers) for store in _read_by(stream, config))
+    return (*stores, *(f"train-{teacher}" for teacher in teachers))
+
+
+def _read_by(stream: str, config: Config) -> tuple[str, ...]:
+    """Stages whose stores a stream is read from."""
+    pose = ("render",) if config.pose.source == "rendered" else ("frames", "pose")
+    return {"rgb": ("frames",), "pose": pose, "flow": ("flow",)}[stream]
 
 
 def selection(wanted: Sequence[str], config: Config) -> list[str]:
@@ -42,7 +48,8 @@ def selection(wanted: Sequence[str], config: Config) -> list[str]:
     for item in wanted:
         if item not in ITEMS:
             raise ValueError(f"unknown stage {files.quoted(item)}; known: {', '.join(ITEMS)}")
-    chosen: set[str] = set(wanted or ITEMS)
+    everything = [item for item in ITEMS if item != "render" or config.pose.source == "rendered"]
+    chosen: set[str] = set(wanted or everything)
     for item in reversed(ITEMS):
         if item in chosen:
             chosen.update(needs(item, config))

@@ -128,6 +128,7 @@ class Config:
         """What the models need to know: their sections, and which store the pose stream reads."""
         return ModelOptions(
             pose_store=f"render/{self.render.variant}",
+            drawn=self.render if self.pose.source == "drawn" else None,
             network=self.network,
             data=self.data,
             train=self.train,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.chain import ITEMS, Chain
+from pipelines.chain import Chain, selection
 from pipelines.config import load_config
 from pipelines.progress import Screen
 from pipelines.results import show_results
@@ -32,9 +32,10 @@ def run_demo(folder: str, overrides: Mapping[str, Any], screen: Screen) -> int:
     places = {"workspace": str(root / "workspace"), "clips.folder": str(root / "videos")}
     config = load_config(str(RECIPE), {**places, **overrides})
     chain = Chain(config, screen)
-    chain.show_plan(chain.plan(ITEMS))
+    items = selection((), config)
+    chain.show_plan(chain.plan(items))
     files.put_bytes(files.join(config.workspace, "perfnet.yaml"), config.to_yaml().encode())
-    chain.run(ITEMS)
+    chain.run(items)
     _show_counts(chain)
     print(f"\na linear classifier on the mean frame alone: {mean_frame_accuracy(videos):.2f} (chance 0.17)\n")
     show_results(config.workspace)

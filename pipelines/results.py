@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.chain import ITEMS, Chain
+from pipelines.chain import Chain, selection
 from pipelines.stages import STAGES, store_name
 from stores import files
 from stores.commit import rejected_in
@@ -45,7 +45,7 @@ def show_results(workspace: str) -> None:
 
 def show_status(chain: Chain) -> None:
     """One row an item: fresh or stale and why; for stores clips, rejections, repeated frames and size."""
-    reasons = chain.plan(ITEMS)
+    reasons = chain.plan(selection((), chain.config))
     print(f"{'item':<26} {'clips':>7} {'rejected':>8} {'frames':>9} {'repeated':>8} {'size':>9}  state")
     for item, reason in reasons.items():
         state = f"stale: {reason}" if reason else "fresh"

@@ -43,6 +43,11 @@ class StoreReader:
         """Names of the data files that the snapshot lists."""
         return [s.data for s in self.snapshot.shards if s.data]
 
+    @property
+    def pins(self) -> dict[str, list[str]]:
+        """Store → data files that somebody who reads needs to stay."""
+        return {self.store.name: self.data_files}
+
     @cached_property
     def _entries(self) -> dict[str, tuple[str, ClipEntry]]:
         found = self.store.summaries(s.summary for s in self.snapshot.shards)
@@ -68,7 +73,7 @@ class StoreReader:
         """
         return list(self.records(clip_id, start, stop))
 
-    def records(self, clip_id: str, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+    def records(self, clip_id: str, start: int = 0, stop: int | None = None) -> Iterator[Any]:
         """The same, streamed; `stop` None means to the end."""
         if clip_id not in self._entries:
             raise ValueError(

@@ -59,6 +59,8 @@ class PoseOptions:
     Attributes:
         backend: mediapipe finds one or two prominent people, movenet up to six (TensorFlow); file reads keypoints
             that are there already.
+        source: whether networks read the rendered store, or people are drawn onto the frames as training reads them,
+            which needs no rendered store. No part of what the pose store holds.
         model: path of the model file (of the folder, for a SavedModel); none means the back end's own out of the
             cache.
         keypoints: for the back end file, a folder with one file a clip, or one file of all: COCO keypoints JSON or
@@ -72,6 +74,7 @@ class PoseOptions:
     """
 
     backend: Literal["mediapipe", "movenet", "file"] = "mediapipe"
+    source: Literal["rendered", "drawn"] = "rendered"
     model: str | None = None
     keypoints: str | None = None
     keypoints_fps: float | None = None

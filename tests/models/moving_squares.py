@@ -19,7 +19,7 @@ from models.options import (
 )
 from stores import keys
 from stores.clips import make_clips, write_clips
-from stores.records import FlowPair, Frame, Record
+from stores.records import FlowPair, Frame, People, Record
 from stores.shards import ShardBuilder
 from stores.store import Store, summary_name
 from stores.summaries import Encoding, ShardReference, ShardSummary, Snapshot
@@ -60,7 +60,19 @@ class MovingSquare:
         image_HWC[np.ix_(rows, columns)] = (230, 200, 60)
         return image_HWC
 
+    def people(self, frame: int) -> People:
+        """Nobody in every third frame, otherwise one person somewhere."""
+        if frame % 3 == 2:
+            return People.nobody(frame)
+        random = np.random.default_rng([self.seed, frame])
+        points_K2 = random.uniform(2, (self.width_px - 3, self.height_px - 3), (17, 2))
+        keypoints_PK3 = np.concatenate([points_K2, np.ones((17, 1))], axis=1)[None].astype(np.float32)
+        boxes_P4 = np.concatenate([points_K2.min(axis=0), points_K2.max(axis=0)])[None].astype(np.float32)
+        return People(frame, np.ones(1, np.float32), boxes_P4, keypoints_PK3)
+
     def records(self, store: str) -> Iterable[Record]:
+        if store == "pose":
+            return [self.people(frame) for frame in range(self.frames)]
         if store == "flow":
             planes = np.zeros((self.height_px, self.width_px, 2), np.float32) + np.float32(self.step_px)
             x, y = flow.encode(flow.quantise(planes, BOUND_PX), "png")

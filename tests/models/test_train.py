@@ -8,7 +8,7 @@ import torch
 from moving_squares import SMALL, put_clips, put_store, put_workspace, squares, with_train
 
 from models.checkpoint import load_checkpoint
-from models.runs import RunFolder, evaluation_stale_reason, inputs_of, stale_reason
+from models.runs import RunFolder, evaluation_stale_reason, stale_reason
 from models.streams import LossNotFinite, StreamClassifier
 from models.train import train
 
@@ -176,11 +176,6 @@ def test_a_deleted_checkpoint_is_noticed(copy):
     (copy / "runs" / "flow" / "checkpoints" / "final.pt").unlink()
     assert reason("flow", copy) == "its training was interrupted"
     assert reason("student", copy) == "teacher flow is not trained"
-
-
-def test_what_a_run_is_made_from():
-    assert inputs_of("rgb", SMALL) == ("frames",)
-    assert inputs_of("student", SMALL) == ("frames", SMALL.pose_store, "flow", "pose", "flow")
 
 
 def test_training_never_reads_a_test_clip(workspace, monkeypatch):
