@@ -2,7 +2,7 @@
 
     python benchmarks/pose.py                                   the astronaut of scikit-image, MediaPipe only
     python benchmarks/pose.py --pictures FOLDER --movenet FILE  JPEG pictures; a tfjs .json or SavedModel folder too
-    python benchmarks/pose.py --movenet FILE --settings         MoveNet under oneDNN off and on, one thread and two
+    python benchmarks/pose.py --movenet FILE --settings         MoveNet under oneDNN off and on
 
 Each RATIO line is paired: both sides alternate within one run, and the median of their ratios is printed. Frames per
 second per core are frames by CPU seconds of the whole process, so that a second busy thread does not count as speed.
