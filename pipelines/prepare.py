@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -165,10 +166,11 @@ def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Scr
     work = sum(c.copy is None and c.sealed is None for t in tasks for c in t.clips)
     workers = config.run.workers or os.cpu_count() or 1
     update = UpdateShards(ShardUpdate(planned.stage, plan.store, plan.encoding, plan.spec), job_folder)
-    with job_log(job_folder), stage_progress(screen, plan.store.name, job_folder, work):
-        counters = run_job(plan.stale, update, job_folder=job_folder, workers=workers, beam_args=beam_args)
-    if files.is_local(job_folder):
-        shutil.rmtree(files.local_path(job_folder))
+    local = files.is_local(job_folder)
+    scratch = files.local_path(job_folder) if local else tempfile.mkdtemp(prefix="perfnet-job-")
+    with job_log(scratch), stage_progress(screen, plan.store.name, scratch, work if local else 0):
+        counters = run_job(plan.stale, update, scratch=scratch, workers=workers, beam_args=beam_args)
+    shutil.rmtree(scratch)
     return counters
 
 

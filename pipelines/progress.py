@@ -35,10 +35,10 @@ class _Tail:
             yield from map(json.loads, whole.splitlines())
 
 
-def clips_in_flight(job_folder: str) -> list[str]:
+def clips_in_flight(scratch: str) -> list[str]:
     """Clips that a worker has begun and not finished."""
     started: set[str] = set()
-    for line in _Tail(os.path.join(files.local_path(job_folder), PROGRESS)).new_lines():
+    for line in _Tail(os.path.join(scratch, PROGRESS)).new_lines():
         if "start" in line:
             started.add(line["start"])
         else:
@@ -47,12 +47,9 @@ def clips_in_flight(job_folder: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def job_log(job_folder: str) -> Iterator[None]:
-    """Keeps the chatter of Beam off the screen, in the job's own log file; object stores have no such file."""
-    if not files.is_local(job_folder):
-        yield
-        return
-    handler = logging.FileHandler(os.path.join(files.local_path(job_folder), "job.log"), encoding="utf-8")
+def job_log(scratch: str) -> Iterator[None]:
+    """Keeps the chatter of Beam off the screen, in the job's own log file."""
+    handler = logging.FileHandler(os.path.join(scratch, "job.log"), encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
@@ -112,13 +109,16 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def stage_progress(screen: Screen, stage: str, job_folder: str, clips: int) -> Iterator[None]:
-    """Shows clips done of total, frames a second, time left and rejections while the block runs."""
-    if not files.is_local(job_folder):
+def stage_progress(screen: Screen, stage: str, scratch: str, clips: int) -> Iterator[None]:
+    """Shows clips done of total, frames a second, time left and rejections while the block runs.
+
+    Workers tell of their progress through files in `scratch`; where they cannot, `clips` is 0 and nothing is shown.
+    """
+    if not clips:
         yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_show, args=(screen, stage, job_folder, clips, done), daemon=True)
+    thread = threading.Thread(target=_show, args=(screen, stage, scratch, clips, done), daemon=True)
     thread.start()
     try:
         yield
@@ -127,8 +127,8 @@ def stage_progress(screen: Screen, stage: str, job_folder: str, clips: int) -> I
         thread.join()
 
 
-def _show(screen: Screen, stage: str, job_folder: str, clips: int, done: threading.Event) -> None:
-    tail = _Tail(os.path.join(files.local_path(job_folder), PROGRESS))
+def _show(screen: Screen, stage: str, scratch: str, clips: int, done: threading.Event) -> None:
+    tail = _Tail(os.path.join(scratch, PROGRESS))
     started = time.monotonic()
     finished = frames = rejected = 0
     period = _TERMINAL_PERIOD_S if screen.terminal else _PLAIN_PERIOD_S

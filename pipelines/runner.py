@@ -42,11 +42,13 @@ def is_local(beam_args: Sequence[str]) -> bool:
 
 
 def run_job(
-    shards: Sequence[int], update: beam.PTransform, *, job_folder: str, workers: int, beam_args: Sequence[str]
+    shards: Sequence[int], update: beam.PTransform, *, scratch: str, workers: int, beam_args: Sequence[str]
 ) -> dict[str, int]:
     """Runs the update over the shards, blocks until it has ended, and returns the counters.
 
     Args:
+        scratch: local folder for the log and the process numbers of local workers; their progress files lie there
+            where the job's own folder is local.
         workers: local worker processes; 1 runs inside this process.
         beam_args: Beam options as the user typed them after `--`; they win over `workers`.
 
@@ -55,16 +57,16 @@ def run_job(
     """
     options = PipelineOptions(list(beam_args))
     local = is_local(beam_args)
-    runner = _local_runner(options, beam_args, min(workers, len(shards)), job_folder) if local else None
+    runner = _local_runner(options, beam_args, min(workers, len(shards)), scratch) if local else None
     pipeline = beam.Pipeline(runner=runner, options=options)
     pipeline | "Shards" >> beam.Create(list(shards)) | update  # type: ignore[operator]
-    result = _run_watched(pipeline, job_folder) if local else pipeline.run()
+    result = _run_watched(pipeline, scratch) if local else pipeline.run()
     result.wait_until_finish()
     return _counters(result)
 
 
 def _local_runner(
-    options: PipelineOptions, beam_args: Sequence[str], workers: int, job_folder: str
+    options: PipelineOptions, beam_args: Sequence[str], workers: int, scratch: str
 ) -> fn_runner.FnApiRunner:
     """FnApiRunner, never Beam's own DirectRunner: that would first try to download the Prism binary."""
     direct = options.view_as(DirectOptions)
@@ -77,7 +79,7 @@ def _local_runner(
     if workers == 1:
         return fn_runner.FnApiRunner()
     settings = " ".join(f"{name}={value}" for name, value in _WORKER_ENVIRONMENT.items())
-    folder = shlex.quote(files.local_path(job_folder))
+    folder = shlex.quote(scratch)
     command = f"exec env {settings} {shlex.quote(sys.executable)} -m pipelines.worker {folder}"
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
     provision = beam_provision_api_pb2.ProvisionInfo(
@@ -89,7 +91,7 @@ def _local_runner(
     )
 
 
-def _run_watched(pipeline: beam.Pipeline, job_folder: str) -> Any:
+def _run_watched(pipeline: beam.Pipeline, scratch: str) -> Any:
     """Runs a local job in a thread of its own, and ends it when a worker process dies.
 
     Beam itself would wait for that worker's answer for ever, and name no clip.
@@ -113,9 +115,9 @@ def _run_watched(pipeline: beam.Pipeline, job_folder: str) -> Any:
                     result, error = ended.get(timeout=_LOOK_S)
                     break
                 if deaths:
-                    raise StageFailed(_obituary(deaths[0], job_folder))
+                    raise StageFailed(_obituary(deaths[0], scratch))
         except BaseException:
-            kill_workers(files.local_path(job_folder))
+            kill_workers(scratch)
             raise
     if error:
         raise error
@@ -141,8 +143,8 @@ def _deaths() -> Iterator[list[str]]:
             threading.excepthook = before
 
 
-def _obituary(death: str, job_folder: str) -> str:
-    clips = ", ".join(files.printable(c) for c in clips_in_flight(job_folder)) or "none"
+def _obituary(death: str, scratch: str) -> str:
+    clips = ", ".join(files.printable(c) for c in clips_in_flight(scratch)) or "none"
     return f"{death}; clips being worked on: {clips}; finished shards are kept, run the same command again"
 
 

@@ -231,8 +231,7 @@ def remove(uri: str) -> None:
 def put_file(path: str, uri: str) -> None:
     """Publishes a finished local file whole as `uri`; the local file stays."""
     if not is_local(uri):
-        filesystem, target = _remote(uri)
-        filesystem.put_file(path, target)
+        _publish(path, uri)
         return
     with staged(uri) as partial:
         shutil.copyfile(path, partial)

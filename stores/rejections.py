@@ -27,7 +27,7 @@ REASONS: dict[str, tuple[Cause, str]] = {
     "decoder_crashed": ("transient", "the decoder process died on this video"),
     "io_error": ("transient", "reading failed"),
     "file_changed": ("transient", "the video changed between planning and reading"),
-    "internal_error": ("transient", "an unexpected exception; the log has its traceback"),
+    "internal_error": ("transient", "an unexpected exception; its traceback is in the summary of the shard"),
 }
 
 

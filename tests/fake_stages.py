@@ -112,10 +112,12 @@ def plan_frames(
     return planned, videos
 
 
-def plan_flow(workspace: str, stage: CountingFlow) -> tuple[StagePlan, tuple]:
+def plan_flow(
+    workspace: str, stage: CountingFlow, clip_specs: Mapping[str, str] | None = None
+) -> tuple[StagePlan, tuple]:
     spec, frames = spec_of(stage), Store(workspace, "frames")
     snapshot = frames.require_snapshot()
-    expected = expected_from_inputs(spec, [snapshot])
+    expected = expected_from_inputs(spec, [snapshot], clip_specs)
     planned = plan_stage(Store(workspace, "flow"), spec=spec, encoding=snapshot.encoding, expected=expected)
     return planned, ((frames, snapshot),)
 

@@ -29,7 +29,7 @@ def job(
     planned, videos = plan_frames(workspace, stage, table_of(VIDEOS), num_shards=8)
     folder = _write_job(workspace, planned, build_tasks(planned, videos=videos))
     update = UpdateShards(ShardUpdate(stage, planned.store, planned.encoding, planned.spec), folder)
-    counters = runner.run_job(planned.stale, update, job_folder=folder, workers=workers, beam_args=beam_args)
+    counters = runner.run_job(planned.stale, update, scratch=folder, workers=workers, beam_args=beam_args)
     commit(planned, max_rejected=commit_options.get("max_rejected", 0.0))
     return counters
 

@@ -77,6 +77,24 @@ def test_a_replaced_video_is_computed_alone(tmp_path: Path) -> None:
     assert run_flow(ws).seen == ["c04"]
 
 
+def test_what_determines_one_clip_alone_makes_that_clip_stale(tmp_path: Path) -> None:
+    """Such as keypoints that a user brings, one file a clip."""
+    ws = str(tmp_path)
+    run_frames(ws, table_of(VIDEOS))
+
+    def run(clip_specs: dict[str, str]) -> list[str]:
+        stage = CountingFlow()
+        planned, inputs = plan_flow(ws, stage, clip_specs)
+        update(planned, stage, inputs=inputs, clip_specs=clip_specs)
+        commit(planned, max_rejected=0)
+        return stage.seen
+
+    specs = dict.fromkeys(VIDEOS, "first")
+    assert sorted(run(specs)) == sorted(VIDEOS)
+    assert run(specs) == []
+    assert run({**specs, "c07": "second"}) == ["c07"]
+
+
 def test_a_changed_option_computes_all_and_says_why(tmp_path: Path) -> None:
     ws, clips = str(tmp_path), table_of(VIDEOS)
     run_frames(ws, clips)
