@@ -246,5 +246,6 @@ class ModelOptions:
         require("render.variant", self.pose_store, inside, "a store render/<variant>")
 
     def store_of(self, stream: str) -> str:
-        """Name of the store that a stream reads."""
-        return {"rgb": "frames", "pose": self.pose_store, "flow": "flow"}[stream]
+        """Name of the store that a stream reads, or of what is drawn in place of one."""
+        pose = f"drawn/{self.drawn.variant}" if self.drawn else self.pose_store
+        return {"rgb": "frames", "pose": pose, "flow": "flow"}[stream]

@@ -175,8 +175,8 @@ def stale_reason(run: str, *, workspace: str, options: ModelOptions) -> str | No
             return f"teacher {teacher} is not trained"
     try:
         selection = select_run(run, workspace=workspace, options=options)
-    except ValueError as error:
-        return str(error)
+    except ValueError as error:  # a store that is not there yet: say what asks for it
+        return "; ".join(_moved_stores(started.get("document", {}), options)) or str(error)
     document = training_document(run, workspace=workspace, options=options, selection=selection)
     if keys.digest(document) != started.get("key"):
         now = {row["clip_id"]: row for row in map(_clip_row, training_clips(selection))}
@@ -186,6 +186,13 @@ def stale_reason(run: str, *, workspace: str, options: ModelOptions) -> str | No
     if done is None or done.get("key") != started.get("key"):
         return "its training was interrupted"
     return None
+
+
+def _moved_stores(document: Mapping[str, Any], options: ModelOptions) -> list[str]:
+    """Streams that are to be read from another store than before, in words."""
+    before = {stream: {"store": store["store"]} for stream, store in document.get("stores", {}).items()}
+    now = {stream: {"store": options.store_of(stream)} for stream in before}
+    return differences({"stores": before}, {"stores": now})
 
 
 def evaluation_document(run: str, *, workspace: str, options: ModelOptions) -> dict[str, Any]:

@@ -123,7 +123,11 @@ class Chain:
         reasons: dict[str, str] = {}
         for item in items:
             upstream = [n for n in needs(item, self.config) if reasons.get(n)]
-            reasons[item] = self.reason(item) or (f"{' and '.join(upstream)} changes" if upstream else "")
+            follows = (
+                f"{' and '.join(upstream)} {'change' if len(upstream) > 1 else 'changes'}" if upstream else ""
+            )
+            # Predictions are stale by what their networks become, whatever is wrong with them before.
+            reasons[item] = (item == "evaluate" and follows) or self.reason(item) or follows
         return reasons
 
     def show_plan(self, reasons: dict[str, str]) -> None:
