@@ -11,7 +11,7 @@ BIN = .venv/bin
 .PHONY: help demo test test-all lint format lock clean
 
 help:
-	@echo 'make demo        sample videos, all stores, three teachers, the student: about ten minutes on two cores'
+	@echo 'make demo        sample videos, all stores, three teachers, the student: about thirteen minutes on two cores'
 	@echo 'make test        the tests, without the long ones'
 	@echo 'make test-all    the long ones too'
 	@echo 'make lint        ruff and mypy'

@@ -142,7 +142,7 @@ class ParquetShardReader:
     @cached_property
     def _file(self) -> pq.ParquetFile:
         if files.is_local(self._uri):
-            return pq.ParquetFile(files.local_path(self._uri), memory_map=True)
+            return pq.ParquetFile(files.local_path(self._uri))
         return pq.ParquetFile(files.open_read(self._uri), pre_buffer=False)
 
     def tables(self, entry: ClipEntry) -> Iterator[pa.Table]:

@@ -83,7 +83,7 @@ class ShardBuilder:
         assert expected_frames in (None, counter.frames), (
             f"expected {expected_frames} records, found {counter.frames}"
         )
-        with pa.memory_map(self._spool_path) as source:
+        with pa.OSFile(self._spool_path) as source:  # a mapped file would count as memory of the worker
             reader = pa.ipc.open_file(source)
             tables = (pa.Table.from_batches([reader.get_batch(i)]) for i in range(reader.num_record_batches))
             return self._append(clip_id, key, width_px, height_px, counter.frames, counter.repeated, tables)
