@@ -9,7 +9,9 @@ from stores import files
 
 def config_of(path: str | None, overrides: Mapping[str, Any], **flags: Any) -> Config:
     """The configuration with flags such as max_rejected folded into its section `run`."""
-    given = {f"run.{name}": value for name, value in flags.items() if value not in (None, False)}
+    given = {
+        f"run.{name}": value for name, value in flags.items() if value is not None and value is not False
+    }
     return load_config(path, {**overrides, **given})
 
 

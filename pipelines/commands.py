@@ -46,12 +46,12 @@ def run(
         config, overrides, max_rejected=max_rejected, workers=workers, retry_rejected=retry_rejected
     )
     items = selection(stages, loaded)
+    check_libraries()  # planning makes the stages, which load OpenCV
     chain = Chain(loaded, Screen(quiet=quiet), beam_args)
     reasons = chain.plan(items)
     chain.show_plan(reasons)
     if dry_run:
         return EXIT_NOTHING if skip_code and not any(reasons.values()) else 0
-    check_libraries()
     record_config(loaded)
     worked = chain.run(items)
     if "evaluate" in items:
@@ -119,6 +119,7 @@ def status(
     from pipelines.chain import Chain
     from pipelines.results import show_rejected, show_status
 
+    check_libraries()
     chain = Chain(config_of(config, overrides), Screen(quiet=True))
     if rejected:
         show_rejected(chain)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.chain import Chain, selection
+from pipelines.command_setup import record_config
 from pipelines.config import load_config
 from pipelines.progress import Screen
 from pipelines.results import show_results
@@ -34,7 +35,7 @@ def run_demo(folder: str, overrides: Mapping[str, Any], screen: Screen) -> int:
     chain = Chain(config, screen)
     items = selection((), config)
     chain.show_plan(chain.plan(items))
-    files.put_bytes(files.join(config.workspace, "perfnet.yaml"), config.to_yaml().encode())
+    record_config(config)
     chain.run(items)
     _show_counts(chain)
     print(f"\na linear classifier on the mean frame alone: {mean_frame_accuracy(videos):.2f} (chance 0.17)\n")

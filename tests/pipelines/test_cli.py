@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines import cli, system_libraries
+from pipelines.command_setup import config_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,6 +91,26 @@ def test_wrong_uses(
     assert err.startswith("perfnet: ")
     assert err.count("\n") == 1, err
     assert not (work / "perfnet-error.log").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["prepare", "frames"], ["status"], ["demo"], ["predict", "a.mp4"]]
+)
+def test_missing_system_libraries_are_named_with_their_package(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setitem(system_libraries.PACKAGE_OF, "libperfnet-absent.so.1", "libperfnet1")
+    code, _, err = run(capsys, *command)
+    assert code == 2
+    expected = "system libraries are missing: libperfnet-absent.so.1; on Debian: apt-get install libperfnet1"
+    assert err == f"perfnet: {expected}\n"
+
+
+def test_zero_is_a_value() -> None:
+    config = config_of(None, {}, max_rejected=0.0, workers=0, retry_rejected=False)
+    assert (config.run.max_rejected, config.run.workers) == (0.0, 0)
+    assert config_of(None, {"run.workers": 3}, workers=0).run.workers == 0
+    assert config_of(None, {"run.workers": 3}, workers=None).run.workers == 3
 
 
 def test_dots_in_names_stay_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
