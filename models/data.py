@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -28,6 +27,7 @@ from models.windows import (
     scaled_size,
 )
 from transforms import flow
+from transforms.images import decode_rgb
 
 CHANNELS = {"rgb": 3, "pose": 3, "flow": 2}
 Batch = dict[str, Any]
@@ -138,7 +138,7 @@ class StreamClips:
             if self.stream == "flow":
                 image_HWC = flow.decode(record.x, record.y)
             else:
-                image_HWC = simplejpeg.decode_jpeg(record.image)
+                image_HWC = decode_rgb(record.image)
             if image_HWC.shape[:2] != clip.size_px:
                 found = f"{image_HWC.shape[1]} × {image_HWC.shape[0]}"
                 raise ValueError(

@@ -9,8 +9,9 @@ from av.video.reformatter import VideoReformatter
 
 from stores.records import Frame
 from stores.rejections import ClipRejected
+from transforms.images import encode_rgb
 from transforms.options import FramesOptions
-from transforms.picture import Orientation, encode_jpeg, orientation, to_rgb, upright_size
+from transforms.picture import Orientation, orientation, to_rgb, upright_size
 from transforms.resample import resample
 from transforms.stage import ClipOutput, Video
 from transforms.video_file import open_video
@@ -69,7 +70,7 @@ def _encoded(
             raise ClipRejected("too_long", f"more than {options.max_frames} frames (frames.max_frames)")
         if frame is not shown:
             rgb_HWC = to_rgb(frame.picture, turn, reformatter, width_px=width_px, height_px=height_px)
-            image, shown = encode_jpeg(rgb_HWC, options.jpeg_quality), frame
+            image, shown = encode_rgb(rgb_HWC, jpeg_quality=options.jpeg_quality), frame
         yield index, image
 
 

@@ -15,5 +15,9 @@ def decode_rgb(image: bytes) -> NDArray[np.uint8]:
 
 
 def encode_rgb(pixels_HWC: NDArray[np.uint8], *, jpeg_quality: int) -> bytes:
-    """JPEG bytes of an RGB picture, with colour at half resolution as in the frames store; deterministic."""
+    """JPEG bytes of an RGB picture, the same from run to run.
+
+    simplejpeg rather than OpenCV: 0.38 against 0.95 ms for 340 x 256 at quality 95, equal size and error, and
+    the decoder child need not load OpenCV. Chroma is halved because nearly every video's already is.
+    """
     return simplejpeg.encode_jpeg(pixels_HWC, jpeg_quality, "RGB", "420", fastdct=False)

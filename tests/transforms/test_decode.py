@@ -9,8 +9,9 @@ from synthetic_videos import read_number, steady_times, turn, write_video
 
 from stores.rejections import ClipRejected
 from transforms.decode import decode_clip
+from transforms.images import encode_rgb
 from transforms.options import FramesOptions
-from transforms.picture import Orientation, encode_jpeg, to_rgb
+from transforms.picture import Orientation, to_rgb
 from transforms.resample import BOUND_TOLERANCE_S
 from transforms.stage import Video
 
@@ -60,7 +61,7 @@ def naive_segment(path, start_s, stop_s):
         n: to_rgb(pictures[n], Orientation(), VideoReformatter(), width_px=64, height_px=32)
         for n in set(nearest)
     }
-    return [encode_jpeg(images[n], 95) for n in nearest]
+    return [encode_rgb(images[n], jpeg_quality=95) for n in nearest]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from av.video.reformatter import VideoReformatter
 
 from stores.rejections import ClipRejected
 from transforms import picture
-from transforms.picture import Orientation, encode_jpeg, orientation, to_rgb, upright_size
+from transforms.images import encode_rgb
+from transforms.picture import Orientation, orientation, to_rgb, upright_size
 
 RGB = (200, 60, 30)
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
@@ -147,8 +148,8 @@ def test_upright_size():
 def test_jpeg_is_close_and_the_same_each_time():
     y, x = np.indices((61, 83))
     rgb_HWC = np.stack([x * 3, y * 4, 255 - x], axis=2).astype(np.uint8)
-    image = encode_jpeg(rgb_HWC, 95)
-    assert image == encode_jpeg(rgb_HWC, 95)
-    assert len(encode_jpeg(rgb_HWC, 50)) < len(image)
+    image = encode_rgb(rgb_HWC, jpeg_quality=95)
+    assert image == encode_rgb(rgb_HWC, jpeg_quality=95)
+    assert len(encode_rgb(rgb_HWC, jpeg_quality=50)) < len(image)
     decoded = simplejpeg.decode_jpeg(image)
     assert np.abs(decoded.astype(int) - rgb_HWC).mean() < 2  # halved chroma on a gradient
