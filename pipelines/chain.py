@@ -13,6 +13,7 @@ from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
 from stores import files
 from stores.clips import ClipsTable, read_clips, write_clips
+from stores.commit import build_snapshot, check_rejected
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan
 
@@ -118,6 +119,16 @@ class Chain:
         planned = self.planned(stage)
         return planned.reason if planned else "not computed yet"
 
+    def check_finished(self, stage: str) -> None:
+        """Refuses a store that is up to date and holds too many rejected clips, as running the stage would.
+
+        Raises:
+            StageFailed: names the first of them.
+        """
+        planned = self.planned(stage)
+        if planned and not planned.stale:
+            check_rejected(planned, build_snapshot(planned), max_rejected=self.config.run.max_rejected)
+
     def plan(self, items: Sequence[str]) -> dict[str, str]:
         """Item → why it is stale ("" = fresh), counting what its inputs will become."""
         reasons: dict[str, str] = {}
@@ -144,7 +155,7 @@ class Chain:
                 outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
                 self.outcomes.append(outcome)
                 self.screen.line(prepare.outcome_line(outcome))
-                worked |= bool(planned.plan.stale)
+                worked |= bool(planned.plan.reason)
             elif self.reason(item):
                 self._learn(item)
                 worked = True

@@ -68,6 +68,7 @@ def prepare(
     max_rejected: float | None = None,
     workers: int | None = None,
     retry_rejected: bool = False,
+    dry_run: bool = False,
     skip_code: bool = False,
     quiet: bool = False,
     overrides: Mapping[str, Any],
@@ -83,6 +84,7 @@ def prepare(
         max_rejected: largest share of rejected clips with which the store is committed (run.max_rejected).
         workers: local worker processes, 0 = one a core (run.workers).
         retry_rejected: try clips again that were rejected because of their data.
+        dry_run: print the plan and stop; fails where the store is up to date with too many rejected clips.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
     """
@@ -96,7 +98,11 @@ def prepare(
     )
     check_libraries()
     chain = Chain(loaded, Screen(quiet=quiet), beam_args)
-    chain.show_plan({stage: chain.reason(stage)})
+    reason = chain.reason(stage)
+    chain.show_plan({stage: reason})
+    if dry_run:
+        chain.check_finished(stage)
+        return EXIT_NOTHING if skip_code and not reason else 0
     record_config(loaded)
     worked = chain.run([stage])
     return EXIT_NOTHING if skip_code and not worked else 0

@@ -78,7 +78,7 @@ class StagePlan:
         standing: shard → its reference, for the shards that are written, also with rejections to try again.
         fresh: those of them that need nothing.
         stale: the others, sorted.
-        reason: why, in words; "" when nothing is stale.
+        reason: why, in words; "" when nothing is stale and the snapshot says so.
         previous: the snapshot that readers see now.
     """
 
@@ -197,7 +197,22 @@ def plan_stage(
     }
     stale = tuple(sorted(set(expected) - set(fresh)))
     reason = _reason(stale, expected, spec, encoding, previous, listing)
+    if not stale and not _is_committed(previous, spec, encoding, fresh):
+        reason = "computed, not committed yet"  # cut short between the last summary and the snapshot
     return StagePlan(store, spec, encoding, expected, standing, fresh, stale, reason, previous)
+
+
+def _is_committed(
+    previous: Snapshot | None,
+    spec: Mapping[str, Any],
+    encoding: Encoding,
+    fresh: Mapping[int, ShardReference],
+) -> bool:
+    """Whether the snapshot that readers see lists just these shards."""
+    if previous is None or previous.encoding != encoding:
+        return False
+    same_spec = keys.canonical_json(previous.spec) == keys.canonical_json(spec)
+    return same_spec and previous.shards == tuple(fresh[shard] for shard in sorted(fresh))
 
 
 def _reason(
