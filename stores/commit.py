@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from stores import files
-from stores.plan import StagePlan
+from stores.plan import StagePlan, best_references
 from stores.rejections import Rejection
-from stores.store import Store, summary_name
+from stores.store import Store, SummaryNames
 from stores.summaries import ShardReference, Snapshot
 
 _NAMED = 20
@@ -27,15 +27,16 @@ def build_snapshot(plan: StagePlan) -> Snapshot:
     Raises:
         StageFailed: a shard has no summary.
     """
-    names = {summary_name(s, plan.expected[s], plan.encoding): s for s in plan.stale}
-    references = dict(plan.fresh)
-    for name, summary in plan.store.summaries(names).items():
-        if summary is None:
+    listing = plan.store.listing() if plan.stale else set()
+    written = SummaryNames(listing, plan.encoding)
+    names = {s: written.of(s, plan.expected[s]) for s in plan.stale}
+    references = {**plan.fresh, **best_references(plan.store, plan.expected, names, listing)}
+    for shard in plan.stale:
+        if shard not in references:
             raise StageFailed(
-                f"{plan.store.name}: shard {names[name]} was not written; "
+                f"{plan.store.name}: shard {shard} was not written; "
                 "finished shards are kept, run the same command again"
             )
-        references[names[name]] = ShardReference.of(summary, name)
     shards = tuple(references[shard] for shard in sorted(references))
     return Snapshot(plan.store.name, plan.spec, plan.encoding, shards)
 

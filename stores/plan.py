@@ -12,7 +12,7 @@ from stores import keys
 from stores.clips import ClipsTable
 from stores.identities import Identity
 from stores.rejections import Rejection
-from stores.store import Store, summary_name
+from stores.store import Store, SummaryNames
 from stores.summaries import ClipEntry, Encoding, ShardReference, ShardSummary, Snapshot
 
 
@@ -172,24 +172,18 @@ def plan_stage(
     known = (
         {(r.key, r.shard): r for r in previous.shards} if previous and previous.encoding == encoding else {}
     )
+    names = SummaryNames(listing, encoding)
     standing: dict[int, ShardReference] = {}
-    unread: dict[str, int] = {}
+    unread: dict[int, list[str]] = {}
     for shard, key in expected.items():
-        name = summary_name(shard, key, encoding)
+        found = names.of(shard, key)
         reference = known.get((key, shard))
-        if name not in listing or (reference and reference.data and reference.data not in listing):
-            continue
-        if reference:
+        settled = reference and (found == [reference.summary] or not reference.rejected)
+        if reference and settled and reference.summary in found and _has_data(reference, listing):
             standing[shard] = reference
-        else:
-            unread[name] = shard
-    for name, summary in store.summaries(unread).items():
-        if (
-            summary
-            and (summary.data is None or summary.data in listing)
-            and summary.key == expected[unread[name]]
-        ):
-            standing[unread[name]] = ShardReference.of(summary, name)
+        elif found:
+            unread[shard] = found
+    standing |= best_references(store, expected, unread, listing)
     fresh = {
         shard: r
         for shard, r in standing.items()
@@ -213,6 +207,30 @@ def _is_committed(
         return False
     same_spec = keys.canonical_json(previous.spec) == keys.canonical_json(spec)
     return same_spec and previous.shards == tuple(fresh[shard] for shard in sorted(fresh))
+
+
+def _has_data(shard: ShardReference | ShardSummary, listing: set[str]) -> bool:
+    return shard.data is None or shard.data in listing
+
+
+def best_references(
+    store: Store, expected: Mapping[int, str], names: Mapping[int, Sequence[str]], listing: set[str]
+) -> dict[int, ShardReference]:
+    """The best whole summary of each shard whose data file is there; shards that have none are left out.
+
+    Args:
+        names: shard → its summaries.
+    """
+    shard_of = {name: shard for shard, found in names.items() for name in found}
+    best: dict[int, ShardReference] = {}
+    for name, summary in store.summaries(shard_of).items():
+        shard = shard_of[name]
+        if summary is None or summary.key != expected[shard] or not _has_data(summary, listing):
+            continue
+        reference = ShardReference.of(summary, name)
+        if shard not in best or reference.preference < best[shard].preference:
+            best[shard] = reference
+    return best
 
 
 def _reason(
@@ -349,6 +367,8 @@ def _done_before(plan: StagePlan) -> tuple[dict[tuple[str, str], Source], dict[t
 
 def _known_summaries(plan: StagePlan) -> Iterable[str]:
     """Summaries of the last snapshot, and those of an interrupted or half-rejected run of the same keys."""
+    listing = plan.store.listing()
+    written = SummaryNames(listing, plan.encoding)
     names = {s.summary for s in plan.previous.shards} if plan.previous else set()
-    names |= {summary_name(s, plan.expected[s], plan.encoding) for s in plan.stale}
-    return sorted(names & plan.store.listing())
+    names |= {name for s in plan.stale for name in written.of(s, plan.expected[s])}
+    return sorted(names & listing)

@@ -9,6 +9,7 @@ from stores.summaries import Encoding, ShardSummary, Snapshot
 
 SNAPSHOT = "snapshot.json"
 _READ_THREADS = 16
+_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,46 @@ class Store:
 
     def put_summary(self, summary: ShardSummary) -> str:
         """Commits one shard; its data file must be in place. Returns the summary's name."""
-        name = summary_name(summary.shard, summary.key, summary.encoding)
+        name = summary_name(summary)
         files.put_bytes(self.shard_uri(name), summary.to_json())
         return name
 
 
 def _stem(shard: int, key: str, encoding: Encoding) -> str:
-    return f"{shard:05d}-of-{encoding.num_shards:05d}-{key[:16]}"
+    return f"{shard:05d}-of-{encoding.num_shards:05d}-{key[:_DIGITS]}"
 
 
-def summary_name(shard: int, key: str, encoding: Encoding) -> str:
-    """Names the commit record by what the shard should be.
+def summary_name(summary: ShardSummary) -> str:
+    """Names the commit record by what the shard should be and by what it is.
 
-    The format is part of it: the same content in another format is another shard.
+    So a second writer whose shard came out differently (another CPU, a clip that timed out) replaces nothing that
+    a snapshot lists. The format is part of the name: the same content in another format is another shard.
     """
-    suffix = "" if encoding.format == "parquet" else f".{encoding.format}"
-    return f"{_stem(shard, key, encoding)}{suffix}.json"
+    stem = _stem(summary.shard, summary.key, summary.encoding)
+    return f"{stem}-{summary.outcome[:_DIGITS]}{_suffix(summary.encoding)}"
+
+
+class SummaryNames:
+    """The summaries of a listing, found by what their shard should be."""
+
+    def __init__(self, listing: Iterable[str], encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._by_stem: dict[str, list[str]] = {}
+        suffix = _suffix(encoding)
+        for name in listing:
+            stem, _, rest = name.rpartition("-")
+            if rest.endswith(suffix) and len(rest) == _DIGITS + len(suffix):
+                self._by_stem.setdefault(stem, []).append(name)
+
+    def of(self, shard: int, key: str) -> list[str]:
+        """Names of all summaries of a shard, sorted: usually none or one, more after two writers."""
+        return sorted(self._by_stem.get(_stem(shard, key, self._encoding), ()))
+
+
+def _suffix(encoding: Encoding) -> str:
+    return ".json" if encoding.format == "parquet" else f".{encoding.format}.json"
 
 
 def data_name(shard: int, key: str, encoding: Encoding, content_sha256: str) -> str:
     """Names the data file by what the shard should be and by what it is."""
-    return f"{_stem(shard, key, encoding)}-{content_sha256[:16]}.{encoding.format}"
+    return f"{_stem(shard, key, encoding)}-{content_sha256[:_DIGITS]}.{encoding.format}"

@@ -35,7 +35,8 @@ class ClipEntry:
         frames: number of records: frames, or pairs in the flow store.
         repeated: frames whose image is the same as the one before.
         rows: rows in the file (people, in the pose store).
-        first_row_group, row_groups: the clip's row groups are [first, first + row_groups).
+        first_row_group, row_groups: in Parquet, the clip's row groups are [first, first + row_groups).
+        offset_bytes, length_bytes: in TFRecord, the clip's record is the bytes [offset, offset + length).
     """
 
     clip_id: str
@@ -45,8 +46,10 @@ class ClipEntry:
     rows: int
     width_px: int
     height_px: int
-    first_row_group: int
-    row_groups: int
+    first_row_group: int = 0
+    row_groups: int = 0
+    offset_bytes: int = 0
+    length_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ class ShardSummary:
     def held(self) -> str:
         return keys.held_digest((c.clip_id, c.key) for c in self.clips)
 
+    @cached_property
+    def outcome(self) -> str:
+        """Digest of what the shard is: its data, and which clips were rejected for what."""
+        return keys.digest([self.sha256, [[r.clip_id, r.key, r.reason] for r in self.rejected]])
+
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=0).encode()
 
@@ -121,6 +129,15 @@ class ShardReference:
     rejected_transient: int
     held: str
     milliseconds: int
+
+    @property
+    def rejected(self) -> int:
+        return self.rejected_data + self.rejected_transient
+
+    @property
+    def preference(self) -> tuple[int, int, str]:
+        """Smaller is better, where two writers made the same shard; the same choice for everybody who looks."""
+        return self.rejected_transient, self.rejected_data, self.summary
 
     @classmethod
     def of(cls, summary: ShardSummary, name: str) -> "ShardReference":
