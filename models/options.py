@@ -1,16 +1,41 @@
 """Options of networks, data, training, distillation and evaluation. Free of torch, so that they load at once."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from stores.checks import require
+from stores.files import quoted
 from transforms.options import RenderOptions
 
 Stream = Literal["rgb", "pose", "flow"]
 STREAMS: tuple[str, ...] = get_args(Stream)
 RUNS = (*STREAMS, "student")
+"""The roles of runs, and the names of those that `perfnet run` trains."""
+
+_RUN_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def role_of(run: str) -> str:
+    """What a run is, as its name says: rgb in rgb, rgb-seed1 and table4/rgb-seed1-fold2.
+
+    Raises:
+        ValueError: the last part of the name does not begin with a role, or a part is no plain word.
+    """
+    role = run.split("/")[-1].split("-")[0]
+    if not _is_run(run, RUNS):
+        raise ValueError(
+            f"unknown run {quoted(run)}; known: {', '.join(RUNS)}, "
+            "each also with an ending and in a folder: rgb-seed1, trial/rgb-seed1"
+        )
+    return role
+
+
+def _is_run(run: str, roles: Sequence[str]) -> bool:
+    parts = run.split("/")
+    return parts[-1].split("-")[0] in roles and all(_RUN_PART.fullmatch(part) for part in parts)
 
 
 def _freeze(options: object, *names: str) -> None:
@@ -170,14 +195,14 @@ class StudentOptions:
     """How the RGB student learns from the teachers (section 3.3 of the paper).
 
     Attributes:
-        teachers: runs whose frozen networks it learns from; at least one.
+        teachers: runs whose frozen networks it learns from, by name: pose, or pose-seed1; at least one.
         loss: a separate loss for each teacher, or one against the sum of their logits (unified).
         weight: of the distillation losses beside the cross-entropy. The paper gives none.
         reduction: mean or sum over the classes of the squared difference. The paper does not say.
         epochs: passes over the training clips; none takes those of `train`.
     """
 
-    teachers: tuple[Stream, ...] = ("pose", "flow")
+    teachers: tuple[str, ...] = ("pose", "flow")
     loss: Literal["separate", "unified"] = "separate"
     weight: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
@@ -185,8 +210,8 @@ class StudentOptions:
 
     def __post_init__(self) -> None:
         _freeze(self, "teachers")
-        known = bool(self.teachers) and all(teacher in STREAMS for teacher in self.teachers)
-        require("student.teachers", self.teachers, known, "one or more of " + ", ".join(STREAMS))
+        known = bool(self.teachers) and all(_is_run(teacher, STREAMS) for teacher in self.teachers)
+        require("student.teachers", self.teachers, known, "one or more runs of " + ", ".join(STREAMS))
         distinct = len(set(self.teachers)) == len(self.teachers)
         require("student.teachers", self.teachers, distinct, "each teacher once")
         require("student.loss", self.loss, self.loss in ("separate", "unified"), "separate or unified")

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.differences import clip_differences, differences
-from models.options import RUNS, ModelOptions
+from models.options import ModelOptions, role_of
 from models.selection import LabelledClip, Selection, select_clips
 from stores import files, keys
-from stores.checks import require
 
 VERSION = 1
 """Raised by hand when the same document leads to other weights."""
@@ -33,14 +32,17 @@ class RunFolder:
 
     Attributes:
         workspace: local path or gs:// address.
-        run: rgb, pose, flow or student.
+        run: its name, which begins with its role: rgb, pose, flow or student; see `role_of`.
+
+    Raises:
+        ValueError: the name has no role.
     """
 
     workspace: str
     run: str
 
     def __post_init__(self) -> None:
-        require("run", self.run, self.run in RUNS, "one of " + ", ".join(RUNS))
+        role_of(self.run)
 
     def uri(self, *names: str) -> str:
         return files.join(self.workspace, "runs", self.run, *names)
@@ -98,22 +100,22 @@ def _clip_row(clip: LabelledClip) -> dict[str, str]:
 
 def teachers_of(run: str, options: ModelOptions) -> tuple[str, ...]:
     """Runs whose networks a run learns from."""
-    return options.student.teachers if run == "student" else ()
+    return options.student.teachers if role_of(run) == "student" else ()
 
 
 def options_of(run: str, options: ModelOptions) -> ModelOptions:
     """The options as a run uses them: the student may train for another number of epochs."""
     epochs = options.student.epochs
-    if run != "student" or epochs is None:
+    if role_of(run) != "student" or epochs is None:
         return options
     return replace(options, train=replace(options.train, epochs=epochs, steps=None))
 
 
 def streams_of(run: str, options: ModelOptions) -> tuple[str, ...]:
     """Streams that training a run reads; its own stream comes first."""
-    if run != "student":
-        return (run,)
-    return ("rgb", *(teacher for teacher in options.student.teachers if teacher != "rgb"))
+    if role_of(run) != "student":
+        return (role_of(run),)
+    return tuple(dict.fromkeys(("rgb", *map(role_of, options.student.teachers))))
 
 
 def select_run(run: str, *, workspace: str, options: ModelOptions) -> Selection:
@@ -138,7 +140,7 @@ def training_document(
     clips = training_clips(selection)
     document: dict[str, Any] = {
         "version": VERSION,
-        "run": run,
+        "run": role_of(run),
         "network": asdict(options.network),
         "data": _without(options.data, _NOT_IN_DATA),
         "train": _without(options.train, _NOT_IN_TRAIN),
@@ -146,7 +148,7 @@ def training_document(
         "labels": list(selection.labels),
         "clips": keys.digest([_clip_row(clip) for clip in clips]),
     }
-    if run == "student":
+    if role_of(run) == "student":
         document["student"] = _without(options.student, ("epochs",))  # they are in train.epochs
         document["teachers"] = {
             teacher: (RunFolder(workspace, teacher).done or {}).get("checkpoint")

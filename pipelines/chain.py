@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from models import runs
-from models.options import ModelOptions
+from models.options import RUNS, ModelOptions
 from pipelines import prepare
 from pipelines.config import Config
 from pipelines.importers import clips_from_folder, describe
@@ -17,7 +17,7 @@ from stores.commit import build_snapshot, check_rejected
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan
 
-ITEMS = (*STAGES, *(f"train-{run}" for run in runs.RUNS), "evaluate")
+ITEMS = (*STAGES, *(f"train-{run}" for run in RUNS), "evaluate")
 
 
 def needs(item: str, config: Config) -> tuple[str, ...]:
@@ -26,12 +26,12 @@ def needs(item: str, config: Config) -> tuple[str, ...]:
     if item in stages:
         return stages[item]
     if item == "evaluate":
-        return tuple(f"train-{run}" for run in runs.RUNS)
+        return tuple(f"train-{run}" for run in RUNS)
     if item != "train-student":
         return _read_by(item.removeprefix("train-"), config)
-    teachers = config.student.teachers
-    stores = dict.fromkeys(store for stream in ("rgb", *teachers) for store in _read_by(stream, config))
-    return (*stores, *(f"train-{teacher}" for teacher in teachers))
+    streams = runs.streams_of("student", config.model_options())
+    stores = dict.fromkeys(store for stream in streams for store in _read_by(stream, config))
+    return (*stores, *(f"train-{teacher}" for teacher in config.student.teachers if teacher in RUNS))
 
 
 def _read_by(stream: str, config: Config) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Chain:
         if item == "evaluate":
             found = [
                 (run, runs.evaluation_stale_reason(run, workspace=workspace, options=options))
-                for run in runs.RUNS
+                for run in RUNS
             ]
             return "; ".join(f"{run}: {reason}" for run, reason in found if reason)
         return runs.stale_reason(item.removeprefix("train-"), workspace=workspace, options=options) or ""
@@ -166,7 +166,7 @@ class Chain:
         if item == "evaluate":
             from models.evaluation import evaluate
 
-            for run in runs.RUNS:
+            for run in RUNS:
                 if runs.evaluation_stale_reason(run, workspace=workspace, options=options):
                     evaluate(run, workspace=workspace, options=options, progress=self.screen.line)
             return

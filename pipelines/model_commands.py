@@ -20,14 +20,14 @@ def train(
     Example: perfnet train student --config perfnet.yaml --student.weight 0.1
 
     Args:
-        run: rgb, pose, flow or student.
+        run: rgb, pose, flow or student; also with an ending, rgb-seed1, which keeps it apart.
         config: YAML file.
         quiet: print the result only.
     """
-    from models.runs import RUNS, stale_reason
+    from models.options import role_of
+    from models.runs import stale_reason
 
-    if run not in RUNS:
-        raise ValueError(f"unknown run {files.quoted(run)}; known: {', '.join(RUNS)}")
+    role_of(run)
     loaded = config_of(config, overrides)
     options, screen = loaded.model_options(), Screen(quiet=quiet)
     reason = stale_reason(run, workspace=loaded.workspace, options=options)
@@ -59,11 +59,11 @@ def evaluate(
         config: YAML file.
         quiet: print the result only.
     """
-    from models.runs import RUNS, evaluation_stale_reason
+    from models.options import RUNS, role_of
+    from models.runs import evaluation_stale_reason
 
     for name in runs:
-        if name not in RUNS:
-            raise ValueError(f"unknown run {files.quoted(name)}; known: {', '.join(RUNS)}")
+        role_of(name)
     loaded = config_of(config, overrides)
     check_libraries()
     from models.evaluation import evaluate as evaluate_run

@@ -12,6 +12,7 @@ from models.options import (
     NetworkOptions,
     StudentOptions,
     TrainOptions,
+    role_of,
 )
 
 
@@ -43,6 +44,47 @@ from models.options import (
 def test_a_bad_value_is_refused_by_the_name_that_the_user_typed(kind, values, named):
     with pytest.raises(ValueError, match=f"^{named}: found .*, expected"):
         kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("run", "role"),
+    [
+        ("rgb", "rgb"),
+        ("rgb-seed1", "rgb"),
+        ("table4/student-SL-split_2", "student"),
+        ("a/b-c/flow-0", "flow"),
+    ],
+)
+def test_the_name_of_a_run_says_its_role(run, role):
+    assert role_of(run) == role
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "depth",
+        "seed1-rgb",
+        "rgb1",
+        "../rgb",
+        "/rgb",
+        "rgb/",
+        "a//rgb",
+        "rgb-\n",
+        "rgb-ü",
+        "",
+        "-rgb",
+        "a/./rgb",
+    ],
+)
+def test_a_name_without_role_or_out_of_the_folder_is_refused(run):
+    with pytest.raises(ValueError, match=r"unknown run '.*known: rgb, pose, flow, student"):
+        role_of(run)
+
+
+def test_teachers_are_runs_of_streams():
+    assert StudentOptions(teachers=("pose-seed1", "x/flow", "rgb")).teachers[0] == "pose-seed1"
+    with pytest.raises(ValueError, match=r"^student.teachers: found .*, expected"):
+        StudentOptions(teachers=("student-SL",))
 
 
 def test_lists_from_a_file_become_tuples_so_that_equal_options_are_equal():
