@@ -1,6 +1,6 @@
 """The whole chain as one table: stores, then training runs, then the evaluation; and what of it is stale."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -57,17 +57,37 @@ def selection(wanted: Sequence[str], config: Config) -> list[str]:
     return [item for item in ITEMS if item in chosen]
 
 
+def forced(wanted: Sequence[str], config: Config) -> list[str]:
+    """The stages that run.force computes again: those that are named.
+
+    Raises:
+        ValueError: none is named, or one that fills no store.
+    """
+    if not config.run.force:
+        return []
+    if not wanted:
+        raise ValueError("--force: name the stages to compute again, as in `perfnet run flow --force`")
+    for item in wanted:
+        if item not in STAGES:
+            raise ValueError(
+                f"--force: found {item}, expected only stages that fill a store: {', '.join(STAGES)}"
+            )
+    return list(wanted)
+
+
 @dataclass
 class Chain:
     """One workspace and its configuration.
 
     Attributes:
         beam_args: Beam options as typed after `--`.
+        forced: stages whose stores are computed again, fresh or not.
     """
 
     config: Config
     screen: Screen
     beam_args: Sequence[str] = ()
+    forced: Collection[str] = ()
     outcomes: list[prepare.Outcome] = field(default_factory=list)
 
     @cached_property
@@ -102,8 +122,7 @@ class Chain:
         workspace, options = self.config.workspace, self.model_options
         if item == "evaluate":
             found = [
-                (run, runs.evaluation_stale_reason(run, workspace=workspace, options=options))
-                for run in RUNS
+                (run, runs.evaluation_stale_reason(run, workspace=workspace, options=options)) for run in RUNS
             ]
             return "; ".join(f"{run}: {reason}" for run, reason in found if reason)
         return runs.stale_reason(item.removeprefix("train-"), workspace=workspace, options=options) or ""
@@ -111,9 +130,12 @@ class Chain:
     def planned(self, stage: str) -> StagePlan | None:
         """The plan of a stage; None while a store that it reads is not committed."""
         try:
-            return prepare.plan(stage, self.config, self.clips, self.identities).plan
+            return self._prepared(stage).plan
         except prepare.InputMissing:
             return None
+
+    def _prepared(self, stage: str) -> prepare.Planned:
+        return prepare.plan(stage, self.config, self.clips, self.identities, force=stage in self.forced)
 
     def _store_reason(self, stage: str) -> str:
         planned = self.planned(stage)
@@ -151,7 +173,7 @@ class Chain:
         worked = False
         for item in items:
             if item in STAGES:
-                planned = prepare.plan(item, self.config, self.clips, self.identities)
+                planned = self._prepared(item)
                 outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
                 self.outcomes.append(outcome)
                 self.screen.line(prepare.outcome_line(outcome))

@@ -19,6 +19,7 @@ def run(
     max_rejected: float | None = None,
     workers: int | None = None,
     retry_rejected: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     skip_code: bool = False,
     quiet: bool = False,
@@ -36,18 +37,23 @@ def run(
         max_rejected: largest share of rejected clips with which a store is committed (run.max_rejected).
         workers: local worker processes, 0 = one a core (run.workers).
         retry_rejected: try clips again that were rejected because of their data.
+        force: compute the stores of the named stages again, fresh or not.
         dry_run: print the plan and stop.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
     """
-    from pipelines.chain import Chain, selection
+    from pipelines.chain import Chain, forced, selection
 
-    loaded = config_of(
-        config, overrides, max_rejected=max_rejected, workers=workers, retry_rejected=retry_rejected
-    )
+    flags = {
+        "max_rejected": max_rejected,
+        "workers": workers,
+        "retry_rejected": retry_rejected,
+        "force": force,
+    }
+    loaded = config_of(config, overrides, **flags)
     items = selection(stages, loaded)
     check_libraries()  # planning makes the stages, which load OpenCV
-    chain = Chain(loaded, Screen(quiet=quiet), beam_args)
+    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced(stages, loaded))
     reasons = chain.plan(items)
     chain.show_plan(reasons)
     if dry_run:
@@ -68,6 +74,7 @@ def prepare(
     max_rejected: float | None = None,
     workers: int | None = None,
     retry_rejected: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     skip_code: bool = False,
     quiet: bool = False,
@@ -84,20 +91,25 @@ def prepare(
         max_rejected: largest share of rejected clips with which the store is committed (run.max_rejected).
         workers: local worker processes, 0 = one a core (run.workers).
         retry_rejected: try clips again that were rejected because of their data.
+        force: compute all of it again, fresh or not.
         dry_run: print the plan and stop; fails where the store is up to date with too many rejected clips.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
     """
-    from pipelines.chain import Chain
+    from pipelines.chain import Chain, forced
     from pipelines.stages import STAGES
 
     if stage not in STAGES:
         raise ValueError(f"unknown stage {files.quoted(stage)}; known: {', '.join(STAGES)}")
-    loaded = config_of(
-        config, overrides, max_rejected=max_rejected, workers=workers, retry_rejected=retry_rejected
-    )
+    flags = {
+        "max_rejected": max_rejected,
+        "workers": workers,
+        "retry_rejected": retry_rejected,
+        "force": force,
+    }
+    loaded = config_of(config, overrides, **flags)
     check_libraries()
-    chain = Chain(loaded, Screen(quiet=quiet), beam_args)
+    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced([stage], loaded))
     reason = chain.reason(stage)
     chain.show_plan({stage: reason})
     if dry_run:

@@ -87,11 +87,13 @@ class RunOptions:
         workers: local worker processes; 0 means one a core.
         max_rejected: largest share of rejected clips with which a store is committed.
         retry_rejected: also try clips again that were rejected because of their data.
+        force: compute the stores that are named on the command line again, fresh or not, and copy nothing.
     """
 
     workers: int = 0
     max_rejected: float = 0.01
     retry_rejected: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         require("run.workers", self.workers, 0 <= self.workers <= 1024, "between 0 and 1024")

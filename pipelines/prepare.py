@@ -83,8 +83,18 @@ def encoding_of(config: Config, clips: ClipsTable) -> Encoding:
     return Encoding(config.store.format, shards)
 
 
-def plan(stage_name: str, config: Config, clips: ClipsTable, identities: dict[str, Identity]) -> Planned:
+def plan(
+    stage_name: str,
+    config: Config,
+    clips: ClipsTable,
+    identities: dict[str, Identity],
+    *,
+    force: bool = False,
+) -> Planned:
     """Plans one stage from the committed snapshots of its inputs.
+
+    Args:
+        force: plan to compute everything again.
 
     Raises:
         InputMissing: an input store has no snapshot.
@@ -92,18 +102,18 @@ def plan(stage_name: str, config: Config, clips: ClipsTable, identities: dict[st
     stage = make_stage(stage_name, config)
     spec, encoding = spec_of(stage), encoding_of(config, clips)
     store = Store(config.workspace, store_name(stage_name, config))
-    retry = config.run.retry_rejected
+    how = {"retry_rejected": config.run.retry_rejected, "force": force}
     if not stage.inputs:
         videos = video_clips(clips, identities, spec, encoding.num_shards)
         expected = expected_from_videos(spec, videos)
-        planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, retry_rejected=retry)
+        planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, **how)
         return Planned(stage, planned, videos, ())
     stores = [Store(config.workspace, name) for name in stage.inputs]
     inputs = tuple((s, _input_snapshot(s)) for s in stores)
     encoding = Encoding(encoding.format, inputs[0][1].encoding.num_shards)
     clip_specs = _clip_specs(stage, clips)
     expected = expected_from_inputs(spec, [snapshot for _, snapshot in inputs], clip_specs)
-    planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, retry_rejected=retry)
+    planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, **how)
     return Planned(stage, planned, None, inputs, clip_specs)
 
 

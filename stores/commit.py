@@ -29,7 +29,7 @@ def build_snapshot(plan: StagePlan) -> Snapshot:
     """
     listing = plan.store.listing() if plan.stale else set()
     written = SummaryNames(listing, plan.encoding)
-    names = {s: written.of(s, plan.expected[s]) for s in plan.stale}
+    names = {s: _written(plan, written.of(s, plan.expected[s])) for s in plan.stale}
     references = {**plan.fresh, **best_references(plan.store, plan.expected, names, listing)}
     for shard in plan.stale:
         if shard not in references:
@@ -39,6 +39,11 @@ def build_snapshot(plan: StagePlan) -> Snapshot:
             )
     shards = tuple(references[shard] for shard in sorted(references))
     return Snapshot(plan.store.name, plan.spec, plan.encoding, shards)
+
+
+def _written(plan: StagePlan, names: list[str]) -> list[str]:
+    """The summaries that count: after --force the new ones, which are the old ones where the content is the same."""
+    return [n for n in names if n not in plan.listing] or names if plan.force else names
 
 
 def commit(plan: StagePlan, *, max_rejected: float) -> Snapshot:

@@ -80,6 +80,8 @@ class StagePlan:
         stale: the others, sorted.
         reason: why, in words; "" when nothing is stale and the snapshot says so.
         previous: the snapshot that readers see now.
+        force: everything is computed, and nothing copied or left sealed.
+        listing: names of the store's files when it was planned.
     """
 
     store: Store
@@ -91,6 +93,8 @@ class StagePlan:
     stale: tuple[int, ...]
     reason: str
     previous: Snapshot | None
+    force: bool = False
+    listing: frozenset[str] = frozenset()
 
 
 def choose_num_shards(clips: int) -> int:
@@ -161,12 +165,14 @@ def plan_stage(
     encoding: Encoding,
     expected: Mapping[int, str],
     retry_rejected: bool = False,
+    force: bool = False,
 ) -> StagePlan:
     """Compares what the store should hold with what it holds.
 
     Args:
         expected: shard → key.
         retry_rejected: take clips rejected for a `data` cause as stale too.
+        force: take every shard as stale, whatever it holds.
     """
     previous, listing = store.snapshot(), store.listing()
     known = (
@@ -187,13 +193,17 @@ def plan_stage(
     fresh = {
         shard: r
         for shard, r in standing.items()
-        if not r.rejected_transient and not (retry_rejected and r.rejected_data)
+        if not force and not r.rejected_transient and not (retry_rejected and r.rejected_data)
     }
     stale = tuple(sorted(set(expected) - set(fresh)))
     reason = _reason(stale, expected, spec, encoding, previous, listing)
-    if not stale and not _is_committed(previous, spec, encoding, fresh):
+    if force:
+        reason = "to be computed again (--force)"
+    elif not stale and not _is_committed(previous, spec, encoding, fresh):
         reason = "computed, not committed yet"  # cut short between the last summary and the snapshot
-    return StagePlan(store, spec, encoding, expected, standing, fresh, stale, reason, previous)
+    return StagePlan(
+        store, spec, encoding, expected, standing, fresh, stale, reason, previous, force, frozenset(listing)
+    )
 
 
 def _is_committed(
@@ -304,7 +314,7 @@ def build_tasks(
     """The work of the stale shards: for each clip copy, keep the rejection, or compute."""
     if videos is None:
         videos = _clips_of_inputs(plan, inputs, clip_specs or {})
-    copies, sealed = _done_before(plan)
+    copies, sealed = ({}, {}) if plan.force else _done_before(plan)
     tasks = []
     for shard in plan.stale:
         clips = []

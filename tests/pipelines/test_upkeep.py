@@ -11,6 +11,7 @@ from fake_stages import CountingFlow, CountingFrames
 from pipelines import cli, prepare
 from pipelines.config import Config
 from stores.clips import make_clips, write_clips
+from stores.reader import StoreReader
 
 CLIPS = [f"c{i:02d}" for i in range(8)]
 
@@ -103,3 +104,41 @@ def test_a_run_cut_short_before_its_snapshot_is_not_finished(ws: Workspace) -> N
     assert (code, said) == (0, "plan: frames: stale: computed, not committed yet\n")
     assert ws.computed("frames", "--skip_code") == 0
     assert ws.prepare("frames", "--skip_code")[0] == 99
+
+
+def test_force_computes_a_fresh_store_again_and_leaves_one_valid_snapshot(ws: Workspace) -> None:
+    assert (ws.computed("frames"), ws.computed("flow")) == (8, 8)
+    before = StoreReader(ws.path, "flow")
+    assert ws.prepare("flow", "--force", "--dry_run", "--skip_code")[0] == 0
+    assert ws.computed("flow", "--force") == 8
+    after = StoreReader(ws.path, "flow")
+    assert after.data_files == before.data_files
+    assert list(after.clips) == CLIPS
+    assert ws.prepare("flow", "--dry_run", "--skip_code")[0] == 99
+
+
+def test_force_replaces_what_came_out_differently(ws: Workspace) -> None:
+    """As after a faulty library: the same key, other bytes."""
+    assert ws.computed("frames") == 8
+    before = StoreReader(ws.path, "frames").data_files
+    ws.frames.frames_of = {uri: n + 1 for uri, n in ws.frames.frames_of.items()}
+    assert ws.computed("frames") == 0
+    assert ws.computed("frames", "--force") == 8
+    after = StoreReader(ws.path, "frames")
+    assert not set(after.data_files) & set(before)
+    assert [e.frames for e in after.clips.values()] == [3 + i for i in range(8)]
+    assert ws.computed("frames") == 0
+    assert StoreReader(ws.path, "frames").data_files == after.data_files
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["run", "--force"], "--force: name the stages to compute again"),
+        (["run", "train-rgb", "--force"], "--force: found train-rgb, expected only stages that fill a store"),
+    ],
+)
+def test_force_needs_stages_that_fill_a_store(ws: Workspace, command: list[str], message: str) -> None:
+    code, _, said = ws.perfnet(*command)
+    assert code == 2
+    assert message in said
