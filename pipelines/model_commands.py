@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.command_setup import check_libraries, config_of
+from pipelines.command_setup import EXIT_NOTHING, check_libraries, config_of
 from pipelines.progress import Screen
 from stores import files
 
@@ -12,6 +12,7 @@ def train(
     run: str,
     *,
     config: str | None = None,
+    skip_code: bool = False,
     quiet: bool = False,
     overrides: Mapping[str, Any],
 ) -> int:
@@ -22,6 +23,7 @@ def train(
     Args:
         run: rgb, pose, flow or student; also with an ending, rgb-seed1, which keeps it apart.
         config: YAML file.
+        skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
     """
     from models.options import role_of
@@ -33,7 +35,7 @@ def train(
     reason = stale_reason(run, workspace=loaded.workspace, options=options)
     if not reason:
         screen.line(f"{run}: fresh, nothing to do")
-        return 0
+        return EXIT_NOTHING if skip_code else 0
     check_libraries()
     from models.train import train as train_run
 
@@ -47,6 +49,7 @@ def evaluate(
     runs: list[str],
     *,
     config: str | None = None,
+    skip_code: bool = False,
     quiet: bool = False,
     overrides: Mapping[str, Any],
 ) -> int:
@@ -57,6 +60,7 @@ def evaluate(
     Args:
         runs: rgb, pose, flow, student; all of them where none is named.
         config: YAML file.
+        skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
     """
     from models.options import RUNS, role_of
@@ -70,13 +74,15 @@ def evaluate(
     from pipelines.results import show_runs
 
     chosen, screen = tuple(runs) or RUNS, Screen(quiet=quiet)
-    for name in chosen:
-        if evaluation_stale_reason(name, workspace=loaded.workspace, options=loaded.model_options()):
-            evaluate_run(
-                name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.live
-            )
+    stale = [
+        name
+        for name in chosen
+        if evaluation_stale_reason(name, workspace=loaded.workspace, options=loaded.model_options())
+    ]
+    for name in stale:
+        evaluate_run(name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.live)
     show_runs(loaded.workspace, chosen)
-    return 0
+    return EXIT_NOTHING if skip_code and not stale else 0
 
 
 def fuse(
