@@ -82,12 +82,14 @@ class Chain:
     Attributes:
         beam_args: Beam options as typed after `--`.
         forced: stages whose stores are computed again, fresh or not.
+        look_only: planning writes nothing, neither the clips table nor the identities of videos.
     """
 
     config: Config
     screen: Screen
     beam_args: Sequence[str] = ()
     forced: Collection[str] = ()
+    look_only: bool = False
     outcomes: list[prepare.Outcome] = field(default_factory=list)
 
     @cached_property
@@ -97,11 +99,16 @@ class Chain:
         if options.folder is None:
             return read_clips(workspace)
         clips = clips_from_folder(options.folder, options)
-        if not files.exists(files.join(workspace, "clips.parquet")) or read_clips(workspace) != clips:
+        if not self.look_only and self._is_new(clips):
             write_clips(workspace, clips)
         for line in describe(clips):
             self.screen.line(f"clips: {line}")
         return clips
+
+    def _is_new(self, clips: ClipsTable) -> bool:
+        """Whether the workspace holds another clips table, or none."""
+        workspace = self.config.workspace
+        return not files.exists(files.join(workspace, "clips.parquet")) or read_clips(workspace) != clips
 
     @cached_property
     def identities(self) -> dict[str, Identity]:
@@ -109,7 +116,7 @@ class Chain:
             if done % 1000 == 0 and self.screen.terminal:
                 self.screen.live(f"videos: {done} of {total} identified")
 
-        return identify_all(self.config.workspace, self.clips.uris, progress)
+        return identify_all(self.config.workspace, self.clips.uris, progress, keep=not self.look_only)
 
     @cached_property
     def model_options(self) -> ModelOptions:
@@ -154,6 +161,8 @@ class Chain:
     def plan(self, items: Sequence[str]) -> dict[str, str]:
         """Item → why it is stale ("" = fresh), counting what its inputs will become."""
         reasons: dict[str, str] = {}
+        # Stores are planned from the table that will be, trainings look at the one that stands.
+        becomes_new = self.look_only and self.config.clips.folder and self._is_new(self.clips)
         for item in items:
             upstream = [n for n in needs(item, self.config) if reasons.get(n)]
             follows = (
@@ -161,6 +170,8 @@ class Chain:
             )
             # Predictions are stale by what their networks become, whatever is wrong with them before.
             reasons[item] = (item == "evaluate" and follows) or self.reason(item) or follows
+            if becomes_new and item not in STAGES:
+                reasons[item] = reasons[item] or "the clips table changes"
         return reasons
 
     def show_plan(self, reasons: dict[str, str]) -> None:

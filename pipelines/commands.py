@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.clips_commands import clips_hmdb51, clips_kinetics, clips_ucf101
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
 from pipelines.model_commands import evaluate, fetch_model, fuse, pose_score, predict, preview, train
@@ -53,7 +54,7 @@ def run(
     loaded = config_of(config, overrides, **flags)
     items = selection(stages, loaded)
     check_libraries()  # planning makes the stages, which load OpenCV
-    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced(stages, loaded))
+    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced(stages, loaded), look_only=dry_run)
     reasons = chain.plan(items)
     chain.show_plan(reasons)
     if dry_run:
@@ -109,7 +110,7 @@ def prepare(
     }
     loaded = config_of(config, overrides, **flags)
     check_libraries()
-    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced([stage], loaded))
+    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced([stage], loaded), look_only=dry_run)
     reason = chain.reason(stage)
     chain.show_plan({stage: reason})
     if dry_run:
@@ -138,7 +139,7 @@ def status(
     from pipelines.results import show_rejected, show_status
 
     check_libraries()
-    chain = Chain(config_of(config, overrides), Screen(quiet=True))
+    chain = Chain(config_of(config, overrides), Screen(quiet=True), look_only=True)
     if rejected:
         show_rejected(chain)
     else:
@@ -169,6 +170,7 @@ def clips_folder(
     test: str | None = None,
     test_share: float = 0.3,
     val_share: float = 0.0,
+    folds: int = 0,
 ) -> int:
     """Write clips.parquet from a folder of videos with one sub-folder a class.
 
@@ -181,10 +183,12 @@ def clips_folder(
         test: regular expression; groups (or clips, where there are no groups) that match it are the test split.
         test_share: share of the clips that become the test split, whole groups at a time.
         val_share: the same for the validation split.
+        folds: also write the columns split_1 … split_k for cross-validation: in each another k-th of the groups is
+            test.
     """
     from pipelines.importers import clips_from_folder
 
-    options = ClipsOptions(folder, group, test, test_share, val_share)
+    options = ClipsOptions(folder, group, test, test_share, val_share, folds)
     return _write_clips(workspace, clips_from_folder(folder, options))
 
 
@@ -215,7 +219,13 @@ def _write_clips(workspace: str, clips: Any) -> int:
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
-    "clips": {"folder": clips_folder, "csv": clips_csv},
+    "clips": {
+        "folder": clips_folder,
+        "csv": clips_csv,
+        "kinetics": clips_kinetics,
+        "ucf101": clips_ucf101,
+        "hmdb51": clips_hmdb51,
+    },
     "run": run,
     "prepare": prepare,
     "train": train,

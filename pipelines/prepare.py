@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config import Config
 from pipelines.progress import Screen, duration, job_log, stage_progress
-from pipelines.stages import make_stage, store_name
+from pipelines.stages import make_stage, put_models, store_name
 from stores import files, keys
 from stores.clips import ClipsTable
 from stores.commit import StageFailed, commit
@@ -168,6 +168,7 @@ def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Scr
         clip_specs=planned.clip_specs,
         retry_rejected=config.run.retry_rejected,
     )
+    put_models(planned.stage, config)
     if plan.store.name == "flow":
         from transforms.flow import warm_up
 

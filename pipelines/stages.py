@@ -3,7 +3,7 @@
 from typing import cast
 
 from pipelines.config import Config
-from stores.model_files import put_model
+from stores.model_files import model_uri, put_model
 from transforms.stage import Stage
 
 STAGES = ("frames", "pose", "render", "flow")
@@ -44,5 +44,14 @@ def _pose(config: Config) -> Stage:
         return cast(Stage, KeypointsStage(config.pose))
     from transforms.pose import PoseStage, model_file
 
-    digest, uri = put_model(config.workspace, model_file(config.pose))
+    digest, uri = model_uri(config.workspace, model_file(config.pose))
     return cast(Stage, PoseStage(config.pose, model_sha256=digest, model_path=uri))
+
+
+def put_models(stage: Stage, config: Config) -> None:
+    """Puts what workers need beside their inputs into the workspace."""
+    uri = getattr(stage, "model_path", None)
+    if uri:
+        from transforms.pose import model_file
+
+        put_model(model_file(config.pose), uri)

@@ -38,14 +38,25 @@ def identify(uri: str, known: Identity | None) -> Identity:
         return Identity(uri, status.size_bytes, status.modified, files.content_digest(uri, status))
     except FileNotFoundError:
         return Identity(uri, None, None, "missing_file")
-    except (PermissionError, IsADirectoryError, NotADirectoryError):
+    except (
+        OSError
+    ):  # permissions, not a file, links that lead nowhere, a disk that fails: the worker says which
         return Identity(uri, None, None, "unreadable_file")
 
 
 def identify_all(
-    workspace: str, uris: Iterable[str], progress: Callable[[int, int], None] = lambda done, total: None
+    workspace: str,
+    uris: Iterable[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    keep: bool = True,
 ) -> dict[str, Identity]:
-    """Identities of all videos; what was known is taken from and kept in the workspace's cache."""
+    """Identities of all videos; what was known is taken from the workspace's cache.
+
+    Args:
+        progress: called with the videos done and all videos.
+        keep: write what is new into the cache.
+    """
     wanted = sorted(set(uris))
     known = _read(workspace)
     found: dict[str, Identity] = {}
@@ -53,7 +64,7 @@ def identify_all(
         for identity in pool.map(lambda uri: identify(uri, known.get(uri)), wanted):
             found[identity.uri] = identity
             progress(len(found), len(wanted))
-    if any(known.get(uri) != identity for uri, identity in found.items()):
+    if keep and any(known.get(uri) != identity for uri, identity in found.items()):
         _write(workspace, {**known, **found})
     return found
 

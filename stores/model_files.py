@@ -8,17 +8,20 @@ from stores import files
 FOLDER = "models"
 
 
-def put_model(workspace: str, path: str) -> tuple[str, str]:
-    """Copies a model file into the workspace, unless it is there; returns its sha256 and its uri there.
+def model_uri(workspace: str, path: str) -> tuple[str, str]:
+    """The sha256 of a model file, and where in the workspace it belongs.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     digest = files.digest(path).hexdigest()
-    uri = files.join(workspace, FOLDER, digest, os.path.basename(path))
+    return digest, files.join(workspace, FOLDER, digest, os.path.basename(path))
+
+
+def put_model(path: str, uri: str) -> None:
+    """Copies a model file into the workspace, unless it is there."""
     if not files.exists(uri):
         files.put_file(path, uri)
-    return digest, uri
 
 
 def local_model(uri: str) -> str:

@@ -36,6 +36,7 @@ class ClipEntry:
         repeated: frames whose image is the same as the one before.
         rows: rows in the file (people, in the pose store).
         first_row_group, row_groups: in Parquet, the clip's row groups are [first, first + row_groups).
+        milliseconds: what computing it took, when it was computed; copies keep it.
         offset_bytes, length_bytes: in TFRecord, the clip's record is the bytes [offset, offset + length).
     """
 
@@ -50,6 +51,7 @@ class ClipEntry:
     row_groups: int = 0
     offset_bytes: int = 0
     length_bytes: int = 0
+    milliseconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class ShardSummary:
         sha256, size_bytes: of the data file.
         computed, copied: clips worked on by this commit (also those it rejected), and clips taken over from
             earlier shards.
-        milliseconds: time spent on the computed clips.
+        milliseconds: time spent on the computed clips, also on those that were rejected.
     """
 
     store: str
@@ -114,7 +116,11 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class ShardReference:
-    """One shard as the snapshot lists it."""
+    """One shard as the snapshot lists it.
+
+    Attributes:
+        milliseconds: what computing its clips took, whenever that was.
+    """
 
     shard: int
     key: str
@@ -155,7 +161,7 @@ class ShardReference:
             rejected_data=len(summary.rejected) - transient,
             rejected_transient=transient,
             held=summary.held,
-            milliseconds=summary.milliseconds,
+            milliseconds=sum(c.milliseconds for c in summary.clips),
         )
 
 

@@ -16,7 +16,7 @@ from stores.plan import (
     plan_stage,
     video_clips,
 )
-from stores.records import FlowPair, Frame
+from stores.records import FlowPair, Frame, People
 from stores.rejections import ClipRejected
 from stores.store import Store
 from stores.summaries import Encoding, ShardSummary
@@ -75,6 +75,45 @@ class CountingFlow:
         images = [record.image for record in clip.records()]
         pairs = (FlowPair(i, images[i], images[i + 1]) for i in range(len(images) - 1))
         return ClipOutput(clip.width_px, clip.height_px, pairs)
+
+
+@dataclass
+class CountingPose:
+    """Nobody in any frame."""
+
+    name: str = "pose"
+    version: int = 1
+    inputs: tuple[str, ...] = ("frames",)
+
+    def spec(self) -> Mapping[str, Any]:
+        return {}
+
+    def setup(self) -> None:
+        pass
+
+    def process(self, *clips: StoredClip) -> ClipOutput:
+        (clip,) = clips
+        return ClipOutput(clip.width_px, clip.height_px, map(People.nobody, range(clip.frames)))
+
+
+@dataclass
+class CountingRender:
+    """The frames as they are, once pose has an answer for each."""
+
+    name: str = "render/rgb-bar-13-ratio"
+    version: int = 1
+    inputs: tuple[str, ...] = ("frames", "pose")
+
+    def spec(self) -> Mapping[str, Any]:
+        return {}
+
+    def setup(self) -> None:
+        pass
+
+    def process(self, *clips: StoredClip) -> ClipOutput:
+        frames, pose = clips
+        pairs = zip(frames.records(), pose.records(), strict=True)
+        return ClipOutput(frames.width_px, frames.height_px, (frame for frame, _ in pairs))
 
 
 def table_of(uris: Mapping[str, str]) -> ClipsTable:

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stores.plan import ShardTask, Source, TaskClip
@@ -74,8 +74,7 @@ class ShardUpdate:
             on_done: called after it with the clip_id, its frames and the reason it was rejected for, if it was.
         """
         rejected: list[Rejection] = []
-        attempted = copied = 0
-        started = time.monotonic()
+        attempted = copied = milliseconds = 0
         with ShardBuilder(self.store, task.shard, task.key, self.encoding, self.spec) as builder:
             for clip in task.clips:
                 if clip.copy:
@@ -86,7 +85,8 @@ class ShardUpdate:
                     rejected.append(clip.sealed)
                     continue
                 on_start(clip.clip_id)
-                rejection = self._compute(builder, clip)
+                rejection, took_ms = self._timed(builder, clip)
+                milliseconds += took_ms
                 rejected += [rejection] if rejection else []
                 attempted += 1
                 on_done(clip.clip_id, *self._outcome(builder, rejection))
@@ -105,7 +105,7 @@ class ShardUpdate:
             rejected=tuple(rejected),
             computed=attempted,
             copied=copied,
-            milliseconds=round((time.monotonic() - started) * 1000),
+            milliseconds=milliseconds,
             versions=library_versions(),
         )
         self.store.put_summary(summary)
@@ -121,6 +121,15 @@ class ShardUpdate:
             builder.copy(source.entry, reader)
         finally:
             reader.close()
+
+    def _timed(self, builder: ShardBuilder, clip: TaskClip) -> tuple[Rejection | None, int]:
+        """Computes one clip; notes in its entry how long that took, in milliseconds."""
+        started = time.monotonic()
+        rejection = self._compute(builder, clip)
+        took_ms = round((time.monotonic() - started) * 1000)
+        if rejection is None:
+            builder.entries[-1] = replace(builder.entries[-1], milliseconds=took_ms)
+        return rejection, took_ms
 
     def _compute(self, builder: ShardBuilder, clip: TaskClip) -> Rejection | None:
         """Computes one clip into the shard, or says why it could not."""

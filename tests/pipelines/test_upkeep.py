@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_stages import CountingFlow, CountingFrames
+from fake_stages import CountingFlow, CountingFrames, CountingPose, CountingRender
 
 from pipelines import cli, prepare
 from pipelines.config import Config
@@ -30,7 +30,12 @@ class Workspace:
             self.video(clip).write_bytes(f"video of {clip}".encode())
         self.frames = CountingFrames({str(self.video(c)): 2 + i for i, c in enumerate(CLIPS)})
         self.flow = CountingFlow()
-        stages: dict[str, Any] = {"frames": self.frames, "flow": self.flow}
+        stages: dict[str, Any] = {
+            "frames": self.frames,
+            "pose": CountingPose(),
+            "render": CountingRender(),
+            "flow": self.flow,
+        }
 
         def make_stage(stage: str, config: Config) -> Any:
             return stages[stage]
@@ -142,3 +147,15 @@ def test_force_needs_stages_that_fill_a_store(ws: Workspace, command: list[str],
     code, _, said = ws.perfnet(*command)
     assert code == 2
     assert message in said
+
+
+@pytest.mark.parametrize("command", [["run", "--dry_run"], ["status"], ["status", "--rejected"]])
+def test_looking_writes_nothing(ws: Workspace, command: list[str]) -> None:
+    """Also where the configuration names a folder of videos, which a run makes the clips table of."""
+    videos = ws.folder / "videos" / "a"
+    videos.mkdir(parents=True)
+    (videos / "x.mp4").write_bytes(b"x")
+    ws.path = str(ws.folder / "new")
+    code, _, said = ws.perfnet(*command, "--clips.folder", str(videos.parent))
+    assert code == 0, said
+    assert not Path(ws.path).exists()
