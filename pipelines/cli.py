@@ -163,7 +163,7 @@ def _show_commands(prog: str, commands: Mapping[str, Any]) -> NoReturn:
 
 
 def _parse(function: Callable[..., Any], prog: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Parses the arguments of one command by its signature: no default means positional, bool means a flag."""
+    """Parses the arguments of one command by its signature: what is not keyword-only is positional, bool is a flag."""
     import argparse
 
     from docstring_parser import parse as parse_docstring
@@ -192,7 +192,14 @@ def _add_argument(parser: Any, name: str, parameter: inspect.Parameter, text: st
     kind, default = parameter.annotation, parameter.default
     if kind is bool:
         parser.add_argument(f"--{name}", action="store_true", help=text)
-    elif default is not inspect.Parameter.empty:
+    elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and kind == list[str]:
+        parser.add_argument(
+            f"--{name}", nargs="+", type=str, required=default is empty, default=default, help=text
+        )
+    elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and default is empty:
+        parser.add_argument(f"--{name}", type=kind, required=True, help=text)
+    elif default is not empty:
+    empty = inspect.Parameter.empty
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)
     elif kind == list[str]:
         parser.add_argument(name, nargs="*", type=str, help=text)

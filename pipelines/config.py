@@ -35,6 +35,7 @@ class ClipsOptions:
         group_pattern: regular expression searched in each path; its first group names what must not be split.
         test_pattern: groups that match it are the test split; None means by test_share.
         test_share, val_share: share of the clips that become test and val, whole groups at a time.
+        folds: columns split_1 … split_k beside the column split: in each another k-th of the groups is test.
     """
 
     folder: str | None = None
@@ -42,6 +43,7 @@ class ClipsOptions:
     test_pattern: str | None = None
     test_share: float = 0.3
     val_share: float = 0.0
+    folds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("group_pattern", "test_pattern"):
@@ -51,6 +53,7 @@ class ClipsOptions:
             require(f"clips.{name}", share, 0 <= share < 1, "at least 0, less than 1")
         both = self.test_share + self.val_share
         require("clips.test_share + clips.val_share", both, both < 1, "less than 1")
+        require("clips.folds", self.folds, self.folds == 0 or 2 <= self.folds <= 100, "0 or 2 to 100")
 
 
 def _check_pattern(name: str, pattern: str | None) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from pipelines.config import ClipsOptions
 from stores import files
@@ -26,7 +27,7 @@ def clips_from_folder(folder: str, options: ClipsOptions) -> ClipsTable:
     root = os.path.abspath(files.local_path(files.check_uri(folder)))
     if not os.path.isdir(root):
         raise ValueError(f"clips folder: {files.printable(folder)} is not a folder")
-    rows = [_row(root, path, options) for path in sorted(_videos(root))]
+    rows = [_row(root, path, options) for path in sorted(videos_below(root))]
     if not rows:
         known = " ".join(VIDEO_SUFFIXES)
         raise ValueError(f"clips folder: {files.printable(folder)} holds no videos ({known})")
@@ -34,7 +35,8 @@ def clips_from_folder(folder: str, options: ClipsOptions) -> ClipsTable:
     return make_clips(assign_splits(rows, options))
 
 
-def _videos(root: str) -> Iterable[str]:
+def videos_below(root: str) -> Iterable[str]:
+    """Paths of the video files of a folder and its sub-folders, hidden ones apart."""
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in names:
@@ -69,21 +71,68 @@ def _name_twins_by_file(rows: list[dict[str, str]]) -> None:
 
 
 def assign_splits(rows: Sequence[Mapping[str, str]], options: ClipsOptions) -> list[dict[str, str]]:
-    """Adds the column `split`: whole groups at a time where there are groups, else clip by clip within each class.
+    """Adds the column `split`, and with `folds` the columns split_1 … split_k, in each of which another fold is test.
 
-    The order is that of sha256 over the group (or clip_id): the same on every machine.
+    Whole groups at a time where there are groups, else clip by clip within each class. The order is that of sha256
+    over the group (or clip_id): the same on every machine.
+
+    Raises:
+        ValueError: fewer groups (or clips of a class) than folds.
     """
     grouped = any(row["group"] for row in rows)
     units: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
         units.setdefault(row["group"] if grouped else row["clip_id"], []).append(row)
-    if options.test_pattern:
-        return [{**row, "split": _by_pattern(row, options.test_pattern)} for row in rows]
     pools = [list(units)] if grouped else _by_label(units)
+    clips = {name: len(members) for name, members in units.items()}
+    columns = {}
+    if options.test_pattern:
+        columns["split"] = {name: _by_pattern(rows[0], options.test_pattern) for name, rows in units.items()}
+    else:
+        columns["split"] = _split_of(pools, clips, options)
+    for number, folds in enumerate(_folds(pools, clips, options.folds), start=1):
+        columns[f"split_{number}"] = _held_out(pools, clips, folds, options)
+    unit_of = "group" if grouped else "clip_id"
+    return [{**row, **{name: of[row[unit_of]] for name, of in columns.items()}} for row in rows]
+
+
+def _split_of(
+    pools: Sequence[Sequence[str]], clips: Mapping[str, int], options: ClipsOptions
+) -> dict[str, str]:
     split_of: dict[str, str] = {}
     for pool in pools:
-        split_of |= _share_out(pool, {name: len(units[name]) for name in pool}, options)
-    return [{**row, "split": split_of[row["group"] if grouped else row["clip_id"]]} for row in rows]
+        split_of |= _share_out(pool, clips, options)
+    return split_of
+
+
+def _folds(pools: Sequence[Sequence[str]], clips: Mapping[str, int], folds: int) -> list[set[str]]:
+    """The names in each fold: every name goes to the fold that has the fewest clips of its pool, then of all."""
+    found: list[set[str]] = [set() for _ in range(folds)]
+    total = [0] * folds
+    for pool in pools if folds else ():
+        if len(pool) < folds:
+            raise ValueError(
+                f"clips.folds: found {folds}, but there are only {len(pool)} groups to share out"
+            )
+        of_pool = [0] * folds
+        for name in sorted(pool, key=_place):
+            fold = min(range(folds), key=lambda k: (of_pool[k], total[k], k))
+            found[fold].add(name)
+            of_pool[fold] += clips[name]
+            total[fold] += clips[name]
+    return found
+
+
+def _held_out(
+    pools: Sequence[Sequence[str]], clips: Mapping[str, int], test: set[str], options: ClipsOptions
+) -> dict[str, str]:
+    """One fold is test; of the others val_share becomes val, the rest train."""
+    others = [[name for name in pool if name not in test] for pool in pools]
+    return _split_of(others, clips, replace(options, test_share=0.0)) | dict.fromkeys(test, "test")
+
+
+def _place(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _by_pattern(row: Mapping[str, str], pattern: str) -> str:
@@ -99,8 +148,8 @@ def _by_label(units: Mapping[str, Sequence[Mapping[str, str]]]) -> list[list[str
 
 def _share_out(names: Sequence[str], clips: Mapping[str, int], options: ClipsOptions) -> dict[str, str]:
     """Fills test, then val, then train, in an order that depends on the names alone."""
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    total = sum(clips.values())
+    ordered = sorted(names, key=_place)
+    total = sum(clips[name] for name in names)
     split_of: dict[str, str] = {}
     done = 0
     for name in ordered:

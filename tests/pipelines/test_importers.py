@@ -95,6 +95,33 @@ def test_without_groups_each_class_is_split_alike() -> None:
     assert [sum(r["split"] == "test" and r["label"] == c for r in found) for c in "ab"] == [3, 3]
 
 
+@given(st.lists(st.integers(1, 9), min_size=5, max_size=30), st.integers(2, 5), st.floats(0, 0.4))
+def test_every_clip_is_test_in_exactly_one_fold_and_groups_stay_whole(
+    sizes: list[int], folds: int, val_share: float
+) -> None:
+    rows = [
+        {"clip_id": f"{g}/{i}", "label": "a", "group": f"g{g}"} for g, n in enumerate(sizes) for i in range(n)
+    ]
+    found = assign_splits(rows, ClipsOptions(folds=folds, val_share=val_share))
+    columns = [f"split_{k}" for k in range(1, folds + 1)]
+    assert all([row[c] for c in columns].count("test") == 1 for row in found)
+    assert all({row[c] for c in columns} <= {"train", "val", "test"} for row in found)
+    for column in columns:
+        of_group = {(row["group"], row[column]) for row in found}
+        assert len(of_group) == len(sizes)
+    counts = [sum(row[c] == "test" for row in found) for c in columns]
+    assert max(counts) - min(counts) <= max(sizes)
+
+
+def test_folds_without_groups_hold_the_same_number_of_each_class() -> None:
+    rows = [{"clip_id": f"{c}{i}", "label": c, "group": ""} for c in "abc" for i in range(10)]
+    found = assign_splits(rows, ClipsOptions(folds=5))
+    for k in range(1, 6):
+        assert [sum(r[f"split_{k}"] == "test" and r["label"] == c for r in found) for c in "abc"] == [2, 2, 2]
+    with pytest.raises(ValueError, match=r"clips.folds: found 11, but there are only 10 groups"):
+        assign_splits(rows, ClipsOptions(folds=11))
+
+
 def csv_of(tmp_path: Path, text: str) -> str:
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
     return str(tmp_path / "labels.csv")
