@@ -74,7 +74,7 @@ class StoreOptions:
         num_shards: None keeps what there is, or chooses by the number of clips.
     """
 
-    format: Literal["parquet"] = "parquet"
+    format: Literal["parquet", "tfrecord"] = "parquet"
     num_shards: int | None = None
 
     def __post_init__(self) -> None:

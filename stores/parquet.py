@@ -6,6 +6,7 @@ Shape legend: P people, K = 17 keypoints.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -15,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stores import files
+from stores.formats import DamagedShard, Extent, check_window
 from stores.records import NUM_KEYPOINTS, FlowPair, Frame, People, Record
 from stores.summaries import ClipEntry
 
 FRAMES_PER_ROW_GROUP = 16
+_FRAME_COLUMN = 1
 
 _CLIP = [pa.field("clip_id", pa.string(), nullable=False), pa.field("frame", pa.int32(), nullable=False)]
 SCHEMAS: dict[type, pa.Schema] = {
@@ -46,15 +49,6 @@ SCHEMAS: dict[type, pa.Schema] = {
         ]
     ),
 }
-
-
-def kind_of(store: str) -> type:
-    """The record type of a store, by its name."""
-    name = store.split("/", 1)[0]
-    kinds: dict[str, type] = {"frames": Frame, "render": Frame, "pose": People, "flow": FlowPair}
-    if name not in kinds:
-        raise ValueError(f"unknown store {store!r}; known: {', '.join(kinds)}")
-    return kinds[name]
 
 
 def _columns(clip_id: str, records: list[Any]) -> dict[str, Any]:
@@ -103,7 +97,11 @@ def _people(rows: list[dict[str, Any]], start: int, stop: int) -> Iterator[Peopl
 
 
 class ParquetShardWriter:
-    """Writes the row groups of one shard to a local file; the same calls give the same bytes."""
+    """Writes the row groups of one shard to a local file; see `formats.ShardWriter`.
+
+    Args:
+        metadata: kept in the file's own metadata, for people who find the file alone.
+    """
 
     def __init__(self, path: str, kind: type, metadata: Mapping[str, str]) -> None:
         self._schema = SCHEMAS[kind].with_metadata(dict(metadata))
@@ -115,60 +113,107 @@ class ParquetShardWriter:
             compression="none" if kind is not People else "zstd",
             use_dictionary=["clip_id"],
             write_statistics=[f.name for f in self._schema if f.name not in plain],
+            write_page_checksum=True,
         )
-        self.next_row_group = 0
+        self._spool_path = path + ".clip"
+        self._next_row_group = 0
 
-    @property
-    def schema(self) -> pa.Schema:
-        return self._schema
+    def add(self, clip_id: str, records: Iterable[Record], *, width_px: int, height_px: int) -> Extent:
+        """Adds one clip, row group by row group.
+
+        It is first spooled to a local file: a clip that is rejected midway leaves no rows, and memory is bounded
+        by one row group.
+        """
+        with pa.OSFile(self._spool_path, "wb") as sink, pa.ipc.new_file(sink, self._schema) as spool:
+            for table in row_groups(clip_id, records, self._schema):
+                spool.write_table(table)
+        with pa.OSFile(self._spool_path) as source:  # a mapped file would count as memory of the worker
+            reader = pa.ipc.open_file(source)
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            return self._append(pa.Table.from_batches([batch]) for batch in batches)
+
+    def copy(self, entry: ClipEntry, source: "ParquetShardReader") -> Extent:
+        """Takes a clip over, row group by row group."""
+        return self._append(source.tables(entry))
+
+    def _append(self, tables: Iterable[pa.Table]) -> Extent:
+        first, rows = self._next_row_group, 0
+        for table in tables:
+            self.write(table.cast(self._schema))
+            rows += table.num_rows
+        return Extent(rows, first_row_group=first, row_groups=self._next_row_group - first)
 
     def write(self, table: pa.Table) -> None:
         """Adds one row group."""
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
-            self.next_row_group += 1
+            self._next_row_group += 1
 
     def close(self) -> None:
         self._writer.close()
 
 
 class ParquetShardReader:
-    """Random access to the clips of one shard file."""
+    """Random access to the clips of one shard file; see `formats.ShardReader`."""
 
     def __init__(self, uri: str, kind: type) -> None:
         self._uri = uri
         self._kind = kind
+        self._columns = [name for name in SCHEMAS[kind].names if name != "clip_id"]
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
-        if files.is_local(self._uri):
-            return pq.ParquetFile(files.local_path(self._uri))
-        return pq.ParquetFile(files.open_read(self._uri), pre_buffer=False)
+        local = files.is_local(self._uri)
+        source: Any = files.local_path(self._uri) if local else files.open_read(self._uri)
+        with self._damage_named():
+            return pq.ParquetFile(source, page_checksum_verification=True)
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        """Arrow says what is wrong, but not with which file; errors of the file system say it themselves."""
+        try:
+            yield
+        except pa.ArrowInvalid as error:
+            raise DamagedShard(self._uri, error) from error
+        except OSError as error:
+            if type(error) is OSError and error.errno is None:
+                raise DamagedShard(self._uri, error) from error
+            raise
+
+    def _read(self, row_group: int, columns: list[str] | None = None) -> pa.Table:
+        with self._damage_named():
+            return self._file.read_row_group(row_group, columns=columns)
 
     def tables(self, entry: ClipEntry) -> Iterator[pa.Table]:
         """The clip's row groups, as they are."""
         for index in range(entry.first_row_group, entry.first_row_group + entry.row_groups):
-            yield self._file.read_row_group(index)
+            yield self._read(index)
 
     def records(self, entry: ClipEntry, start: int, stop: int) -> Iterator[Record]:
-        """Records of frames [start, stop), row group by row group.
-
-        Raises:
-            ValueError: the window is not inside [0, entry.frames).
-        """
-        if not 0 <= start <= stop <= entry.frames:
-            raise ValueError(f"clip {entry.clip_id}: window [{start}, {stop}) outside [0, {entry.frames})")
+        """Records of frames [start, stop), from the row groups that hold them."""
+        check_window(entry, start, stop)
+        if start == stop:
+            return
         if self._kind is People:
-            rows = [row for table in self.tables(entry) for row in table.drop_columns("clip_id").to_pylist()]
-            yield from _people(rows, start, stop)
+            tables = [self._read(index, self._columns) for index in self._with_people(entry, start, stop)]
+            yield from _people([row for table in tables for row in table.to_pylist()], start, stop)
             return
         first = entry.first_row_group + start // FRAMES_PER_ROW_GROUP
         last = entry.first_row_group + (stop - 1) // FRAMES_PER_ROW_GROUP
-        for index in range(first, last + 1 if stop > start else first):
-            table = self._file.read_row_group(index).drop_columns("clip_id")
+        for index in range(first, last + 1):
+            table = self._read(index, self._columns)
             for values in zip(*(column.to_pylist() for column in table.columns), strict=True):
                 if start <= values[0] < stop:
                     yield self._kind(*values)
+
+    def _with_people(self, entry: ClipEntry, start: int, stop: int) -> Iterator[int]:
+        """Row groups with people in [start, stop): sixteen frames without any have no row group at all."""
+        with self._damage_named():
+            metadata = self._file.metadata
+            for index in range(entry.first_row_group, entry.first_row_group + entry.row_groups):
+                frames = metadata.row_group(index).column(_FRAME_COLUMN).statistics
+                if frames.min < stop and frames.max >= start:
+                    yield index
 
     def close(self) -> None:
         if "_file" in self.__dict__:

@@ -9,6 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_KEYPOINTS = 17
+KEYPOINT_NAMES = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+"""COCO's names in COCO's order."""
+
+Y_IN_X = b"in x"
+"""What stands in `FlowPair.y` when the image in `FlowPair.x` holds both components (flow.encoding jpeg3)."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +98,12 @@ class FlowPair:
 
 
 Record = Frame | People | FlowPair
+
+
+def kind_of(store: str) -> type:
+    """The record type of a store, by its name."""
+    name = store.split("/", 1)[0]
+    kinds: dict[str, type] = {"frames": Frame, "render": Frame, "pose": People, "flow": FlowPair}
+    if name not in kinds:
+        raise ValueError(f"unknown store {store!r}; known: {', '.join(kinds)}")
+    return kinds[name]

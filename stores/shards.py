@@ -1,29 +1,30 @@
 """Builds one shard: clips stream in, one data file and one summary come out, or nothing.
 
-A clip is first spooled to a local temporary file and enters the shard only when it is complete: a clip that is
-rejected midway leaves no rows, and memory is bounded by one row group.
+A clip enters the shard only when it is complete: one that is rejected midway leaves no rows. Memory is bounded by a
+row group in Parquet, and by the encoded clip in TFRecord, where a clip is one record.
 """
 
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
 from stores import files, keys
-from stores.parquet import ParquetShardReader, ParquetShardWriter, kind_of, row_groups
-from stores.records import Frame, Record
+from stores.formats import ShardReader, ShardWriter
+from stores.parquet import ParquetShardReader, ParquetShardWriter
+from stores.records import Frame, Record, kind_of
 from stores.store import Store, data_name
 from stores.summaries import ClipEntry, Encoding
+from stores.tfrecord import TFRecordShardReader, TFRecordShardWriter
 
-_WRITERS = {"parquet": ParquetShardWriter}
-_READERS = {"parquet": ParquetShardReader}
+_WRITERS: dict[str, type[ShardWriter]] = {"parquet": ParquetShardWriter, "tfrecord": TFRecordShardWriter}
+_READERS: dict[str, type[ShardReader]] = {"parquet": ParquetShardReader, "tfrecord": TFRecordShardReader}
 FORMATS = tuple(_WRITERS)
 
 
-def open_shard(store: Store, data: str) -> ParquetShardReader:
+def open_shard(store: Store, data: str) -> ShardReader:
     """A reader of a store's data file, by the format in its name."""
     return _READERS[data.rsplit(".", 1)[-1]](store.shard_uri(data), kind_of(store.name))
 
@@ -49,7 +50,6 @@ class ShardBuilder:
     def __enter__(self) -> "ShardBuilder":
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="perfnet-shard-"))
-            self._spool_path = os.path.join(folder, "clip.arrow")
             self._path = os.path.join(folder, "shard")
             self._writer = _WRITERS[self._encoding.format](self._path, self._kind, self._metadata)
             self._cleanup = stack.pop_all()
@@ -76,42 +76,24 @@ class ShardBuilder:
         Raises:
             ClipRejected, or whatever `records` raises: the shard is as before.
         """
-        counter = _Counter(records)
-        with _spool(self._spool_path, self._writer.schema) as spool:
-            for table in row_groups(clip_id, counter, self._writer.schema):
-                spool.write_table(table)
-        assert expected_frames in (None, counter.frames), (
-            f"expected {expected_frames} records, found {counter.frames}"
-        )
-        with pa.OSFile(self._spool_path) as source:  # a mapped file would count as memory of the worker
-            reader = pa.ipc.open_file(source)
-            tables = (pa.Table.from_batches([reader.get_batch(i)]) for i in range(reader.num_record_batches))
-            return self._append(clip_id, key, width_px, height_px, counter.frames, counter.repeated, tables)
-
-    def copy(self, entry: ClipEntry, source: ParquetShardReader) -> ClipEntry:
-        """Takes a clip over from another shard, row group by row group."""
-        tables = source.tables(entry)
-        shape = (entry.width_px, entry.height_px, entry.frames, entry.repeated)
-        return self._append(entry.clip_id, entry.key, *shape, tables)
-
-    def _append(
-        self,
-        clip_id: str,
-        key: str,
-        width_px: int,
-        height_px: int,
-        frames: int,
-        repeated: int,
-        tables: Iterator[pa.Table],
-    ) -> ClipEntry:
-        first, rows = self._writer.next_row_group, 0
-        for table in tables:
-            self._writer.write(table.cast(self._writer.schema))
-            rows += table.num_rows
-        groups = self._writer.next_row_group - first
-        entry = ClipEntry(clip_id, key, frames, repeated, rows, width_px, height_px, first, groups)
+        counter = _Counter(records, expected_frames)
+        extent = self._writer.add(clip_id, counter, width_px=width_px, height_px=height_px)
+        shape = {"width_px": width_px, "height_px": height_px}
+        entry = ClipEntry(clip_id, key, counter.frames, counter.repeated, **shape, **extent._asdict())
         self.entries.append(entry)
         return entry
+
+    def copy(self, entry: ClipEntry, source: ShardReader) -> ClipEntry:
+        """Takes a clip over from another shard: as it is, or record by record from one of another format."""
+        if isinstance(source, _READERS[self._encoding.format]):
+            extent = self._writer.copy(entry, source)
+        else:
+            records = source.records(entry, 0, entry.frames)
+            shape = {"width_px": entry.width_px, "height_px": entry.height_px}
+            extent = self._writer.add(entry.clip_id, records, **shape)
+        copied = replace(entry, **extent._asdict())
+        self.entries.append(copied)
+        return copied
 
     def publish(self) -> tuple[str | None, str | None, int]:
         """Puts the data file in place: its name, sha256 and size; (None, None, 0) for a shard without clips."""
@@ -127,8 +109,8 @@ class ShardBuilder:
 class _Counter:
     """Counts what passes: records, and frames whose image repeats the one before."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._records = records
+    def __init__(self, records: Iterable[Record], expected_frames: int | None) -> None:
+        self._records, self._expected_frames = records, expected_frames
         self.frames = 0
         self.repeated = 0
 
@@ -142,9 +124,5 @@ class _Counter:
                 self.repeated += record.image == before
                 before = record.image
             yield record
-
-
-@contextmanager
-def _spool(path: str, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        yield writer
+        expected = self._expected_frames
+        assert expected in (None, self.frames), f"expected {expected} records, found {self.frames}"

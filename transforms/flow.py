@@ -11,16 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.records import FlowPair, Frame
+from stores.records import Y_IN_X, FlowPair, Frame
 from stores.rejections import ClipRejected
 from transforms.options import FlowOptions
 from transforms.stage import ClipOutput, StoredClip
 
 REFERENCE_BOUND_PX = 20.0
 REFERENCE_SIDE_PX = 256
-Y_IN_X = b"in x"
-"""What stands in `FlowPair.y` when the image in `FlowPair.x` holds both components (encoding jpeg3)."""
-
 _ZERO = 128
 _STEPS = 127
 _NEVER_IN_SPEC = ("backend", "bound_px", "encoding", "jpeg_quality")
