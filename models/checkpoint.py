@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.normalisation import Normalisation
 from models.options import EvaluateOptions, NetworkOptions
 from models.r3d import R3D50G
+from models.s3d import S3DG
 from stores import files
 
 FORMAT = 1
@@ -20,19 +21,19 @@ FORMAT = 1
 def build_network(
     options: NetworkOptions, *, num_classes: int, in_channels: int, norm_momentum: float = 0.1
 ) -> nn.Module:
-    """The backbone that the options describe, on the CPU, in channels_last_3d."""
-    network = R3D50G(
-        num_classes,
-        in_channels,
-        width=options.width,
-        blocks=options.blocks,
-        temporal_kernels=options.temporal_kernels,
-        stem_kernel=options.stem_kernel,
-        gate=options.gate,
-        dropout=options.dropout,
-        norm_momentum=norm_momentum,
-    )
-    return network.to(memory_format=torch.channels_last_3d)
+    """The backbone that the options describe, on the CPU, in channels_last_3d, with initial weights."""
+    shape: dict[str, Any] = {
+        "width": options.width,
+        "blocks": options.blocks,
+        "stem_kernel": options.stem_kernel,
+        "gate": options.gate,
+        "dropout": options.dropout,
+        "norm_momentum": norm_momentum,
+    }
+    if options.backbone == "r3d50g":
+        shape |= {"temporal_kernels": options.temporal_kernels, "temporal_pool": options.temporal_pool}
+    kind = {"r3d50g": R3D50G, "s3dg": S3DG}[options.backbone]
+    return kind(num_classes, in_channels, **shape).to(memory_format=torch.channels_last_3d)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,13 @@ class Checkpoint:
         """The network with its weights, in evaluation mode."""
         channels = self.normalisation.channels
         network = build_network(self.network, num_classes=len(self.labels), in_channels=channels)
-        network.load_state_dict(self.weights)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint of run {self.run} says that its network is {self.network.backbone}, but its weights "
+                "are those of another network; train it again"
+            ) from error
         return network.eval()
 
     def save(self, uri: str) -> None:

@@ -36,7 +36,15 @@ class Normalisation:
         return cls(tuple(values["scale"]), tuple(values["offset"]), bool(values["is_flow"]))
 
 
-PIXELS = Normalisation(scale=(1 / 127.5,) * 3, offset=(-1.0,) * 3, is_flow=False)
+_HALF_RANGE = 127.5
+PIXELS = Normalisation(scale=(1 / _HALF_RANGE,) * 3, offset=(-1.0,) * 3, is_flow=False)
+# Of the photographs on which torchvision's and timm's ResNets were trained.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = Normalisation(
+    scale=tuple(1 / (255 * d) for d in _DEVIATION),
+    offset=tuple(-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)),
+    is_flow=False,
+)
 FLOW = Normalisation(scale=(1 / 127,) * 2, offset=(-128 / 127,) * 2, is_flow=True)
 
 
@@ -57,7 +65,8 @@ def normalise(
 
     Args:
         clips_BTHWC: uint8.
-        brightness_B, contrast_B: pixels become `clamp(pixel · contrast + brightness, -1, 1)`; flow is left alone.
+        brightness_B, contrast_B: pixels in [-1, 1] become `clamp(pixel · contrast + brightness, -1, 1)` before
+            anything else; flow is left alone.
         scale_B: how much the frames were enlarged; flow is multiplied by it.
     """
     factor_C = torch.tensor(normalisation.scale, device=clips_BTHWC.device)
@@ -67,8 +76,10 @@ def normalise(
         values = (clips_BTHWC.float() + offset_C / factor_C) * (factor_C * _per_clip(scale_B))
     else:
         contrast, brightness = _per_clip(contrast_B), _per_clip(brightness_B)
-        values = torch.addcmul(offset_C * contrast + brightness, clips_BTHWC.float(), factor_C * contrast)
+        values = torch.addcmul(brightness - contrast, clips_BTHWC.float(), contrast / _HALF_RANGE)
         values = values.clamp_(-1, 1)
+        if normalisation != PIXELS:
+            values = values.mul_(factor_C * _HALF_RANGE).add_(factor_C * _HALF_RANGE + offset_C)
     return values.permute(0, 4, 1, 2, 3)
 
 

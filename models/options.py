@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from stores.checks import require
 from stores.files import quoted
@@ -41,50 +41,98 @@ def _is_run(run: str, roles: Sequence[str]) -> bool:
 def _freeze(options: object, *names: str) -> None:
     """Turns the lists that a YAML file gives into tuples, so that equal options compare equal."""
     for name in names:
-        object.__setattr__(options, name, tuple(getattr(options, name)))
+        if getattr(options, name) is not None:
+            object.__setattr__(options, name, tuple(getattr(options, name)))
 
 
 def _positive_integers(values: Sequence[object]) -> bool:
     return bool(values) and all(isinstance(value, int) and value >= 1 for value in values)
 
 
+def _odd_integers(values: Sequence[Any]) -> bool:
+    return _positive_integers(values) and all(value % 2 for value in values)
+
+
+# What the papers say of each backbone, where the configuration says nothing.
+_OWN: dict[str, dict[str, Any]] = {
+    "r3d50g": {
+        "blocks": (3, 4, 6, 3),
+        "temporal_kernels": ((3,), (3, 1), (3, 1), (1, 3)),
+        "stem_kernel": (5, 7, 7),
+        "gate": "block",
+        "dropout": 0.0,
+    },
+    "s3dg": {"blocks": (2, 5, 2), "stem_kernel": (3, 7, 7), "gate": "cell", "dropout": 0.2},
+}
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The backbone; the defaults are the paper's (table 1).
+    """The backbone. What is left out is the backbone's own: the paper's full size.
 
     Attributes:
-        backbone: name of the architecture.
+        backbone: r3d50g (table 1 of the paper) or s3dg (Xie et al. 2018).
         width: factor on the number of channels of every layer; 1.0 is the paper's.
-        blocks: residual cells in res2, res3, res4, res5.
-        temporal_kernels: for each of the four stages, temporal kernel lengths that its cells take in turn.
-        stem_kernel: frames, rows and columns that the first convolution sees.
-        gate: where features are gated: after each stage (block), after each cell, or nowhere.
-        dropout: share of pooled features dropped before the classifier while training.
+        blocks: r3d50g: residual cells in res2, res3, res4, res5, by default 3 4 6 3; s3dg: Mixed blocks after each
+            of the last three poolings, by default and at most 2 5 2.
+        temporal_kernels: r3d50g only: for each of the four stages, temporal kernel lengths that its cells take in
+            turn; by default [3], [3, 1], [3, 1], [1, 3].
+        stem_kernel: frames, rows and columns that the first convolution sees; by default 5 7 7, s3dg 3 7 7.
+        gate: where features are gated: after each stage or group of Mixed blocks (block, r3d50g's default), after
+            each cell or branch of a Mixed block (cell, s3dg's default), or nowhere (none).
+        temporal_pool: r3d50g only: halve the frames after res2 by max pooling, an ablation of the paper.
+        dropout: share of pooled features dropped before the classifier while training; by default 0, s3dg 0.2.
+        inflate_from: file with ImageNet weights of a 2D ResNet-50 (r3d50g) or Inception-v1 (s3dg), as torchvision
+            or timm save them, from which training starts.
+        start_from: checkpoint of a run, from which training starts with everything but the classifier.
     """
 
-    backbone: Literal["r3d50g"] = "r3d50g"
+    backbone: Literal["r3d50g", "s3dg"] = "r3d50g"
     width: float = 1.0
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    temporal_kernels: tuple[tuple[int, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
-    stem_kernel: tuple[int, ...] = (5, 7, 7)
-    gate: Literal["block", "cell", "none"] = "block"
-    dropout: float = 0.0
+    blocks: tuple[int, ...] | None = None
+    temporal_kernels: tuple[tuple[int, ...], ...] | None = None
+    stem_kernel: tuple[int, ...] | None = None
+    gate: Literal["block", "cell", "none"] | None = None
+    temporal_pool: bool = False
+    dropout: float | None = None
+    inflate_from: str | None = None
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
+        require("network.backbone", self.backbone, self.backbone in _OWN, " or ".join(_OWN))
+        for name, value in _OWN[self.backbone].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         _freeze(self, "blocks", "stem_kernel", "temporal_kernels")
-        object.__setattr__(self, "temporal_kernels", tuple(tuple(k) for k in self.temporal_kernels))
-        require("network.backbone", self.backbone, self.backbone == "r3d50g", "r3d50g")
         require("network.width", self.width, 0.05 <= self.width <= 8, "between 0.05 and 8")
-        four = len(self.blocks) == 4 and _positive_integers(self.blocks)
-        require("network.blocks", self.blocks, four, "four numbers of at least 1")
-        patterns = self.temporal_kernels
-        odd = all(_positive_integers(p) and all(k % 2 for k in p) for p in patterns)
-        require("network.temporal_kernels", patterns, len(patterns) == 4 and odd, "four lists of odd numbers")
-        stem = self.stem_kernel
-        odd = len(stem) == 3 and _positive_integers(stem) and all(k % 2 for k in stem)
+        self._require_r3d() if self.backbone == "r3d50g" else self._require_s3d()
+        stem = self.stem_kernel or ()
+        odd = len(stem) == 3 and _odd_integers(stem)
         require("network.stem_kernel", stem, odd, "three odd numbers: frames, rows, columns")
         require("network.gate", self.gate, self.gate in ("block", "cell", "none"), "block, cell or none")
-        require("network.dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and less than 1")
+        kept = self.dropout is not None and 0 <= self.dropout < 1
+        require("network.dropout", self.dropout, kept, "at least 0 and less than 1")
+        one = self.inflate_from is None or self.start_from is None
+        require("network.start_from", self.start_from, one, "null, because network.inflate_from is given")
+
+    def _require_r3d(self) -> None:
+        blocks = self.blocks or ()
+        four = len(blocks) == 4 and _positive_integers(blocks)
+        require("network.blocks", blocks, four, "four numbers of at least 1 for backbone r3d50g")
+        patterns = tuple(tuple(pattern) for pattern in self.temporal_kernels or ())
+        object.__setattr__(self, "temporal_kernels", patterns)
+        odd = len(patterns) == 4 and all(map(_odd_integers, patterns))
+        require("network.temporal_kernels", patterns, odd, "four lists of odd numbers")
+
+    def _require_s3d(self) -> None:
+        blocks, most = self.blocks or (), _OWN["s3dg"]["blocks"]
+        three = len(blocks) == 3 and _positive_integers(blocks)
+        fits = three and all(n <= m for n, m in zip(blocks, most, strict=True))
+        require("network.blocks", blocks, fits, "three numbers, at most 2 5 2, for backbone s3dg")
+        kernels = self.temporal_kernels
+        require("network.temporal_kernels", kernels, kernels is None, "null for backbone s3dg")
+        pool = self.temporal_pool
+        require("network.temporal_pool", pool, not pool, "false for backbone s3dg")
 
 
 @dataclass(frozen=True)
@@ -135,59 +183,93 @@ class TrainOptions:
     Attributes:
         epochs: passes over the training clips, one window a clip and pass; ignored where `steps` is set.
         steps: optimiser steps; none means `epochs` passes.
-        batch_size: clips a step.
+        batch_size: clips a step, over all devices and accumulated parts together.
+        accumulate: parts in which each device goes through its share of a batch, one after the other, so that
+            less fits in memory at once.
         learning_rate: peak rate, reached after the warm-up.
+        learning_rate_batch: the batch size that `learning_rate` is meant for: the rate is scaled linearly to
+            `batch_size`; none takes the rate as it is.
         warmup_steps: steps of the linear rise from 0; at most half of all steps are used for it.
         momentum: of SGD.
-        weight_decay: L2 penalty on all parameters.
+        weight_decay: L2 penalty on the parameters.
+        decay: which parameters: all, or only the weights of convolutions and linear layers, neither
+            normalisation layers nor biases.
         norm_momentum: share of the newest batch in the running statistics of the normalisation layers.
+        freeze_norm: normalisation layers keep their statistics (of the weights that training starts from) and
+            do not look at the batch.
+        sync_norm: normalisation statistics over all GPUs instead of each device's own; needs GPUs.
         recalibration_batches: batches of training windows over which those statistics are averaged anew
             after the last step; 0 keeps the running ones.
         label_smoothing: share of the target spread evenly over all classes.
         seed: of initialisation, order, windows and augmentation.
         precision: arithmetic of the forward and backward pass; auto takes bf16 where the hardware has matrix
-            units for it (a GPU, or a CPU with AMX).
+            units for it (a GPU, or a CPU with AMX or AVX-512 bfloat16).
+        compile: compile the networks with torch.compile: minutes at the start, less time a step.
+        checkpoint_activations: keep the activations of block borders only and compute the others again: less
+            memory, about a third more time.
+        devices: GPUs of this machine, or processes where there is no GPU; 0 takes all GPUs, or one process.
         checkpoint_minutes: minutes between two checkpoints from which an interrupted training goes on.
         validate_epochs: epochs between two looks at the val split, where there is one: the weights that were best
             there are kept. Without a val split the last weights are kept.
-        threads: CPU threads; 0 takes all cores.
+        threads: CPU threads of each process; 0 takes all cores, shared between the processes.
     """
 
     epochs: int = 120
     steps: int | None = None
     batch_size: int = 2048
+    accumulate: int = 1
     learning_rate: float = 1.6
+    learning_rate_batch: int | None = None
     warmup_steps: int = 2000
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    decay: Literal["all", "weights"] = "all"
     norm_momentum: float = 0.01
+    freeze_norm: bool = False
+    sync_norm: bool = False
     recalibration_batches: int = 0
     label_smoothing: float = 0.0
     seed: int = 0
     precision: Literal["auto", "32", "bf16"] = "auto"
+    compile: bool = False
+    checkpoint_activations: bool = False
+    devices: int = 0
     checkpoint_minutes: float = 5.0
     validate_epochs: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
-        require("train.epochs", self.epochs, self.epochs >= 1, "at least 1")
         require("train.steps", self.steps, self.steps is None or self.steps >= 1, "none or at least 1")
-        require("train.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        for name in ("epochs", "batch_size", "accumulate", "validate_epochs"):
+            require(f"train.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
         require("train.learning_rate", self.learning_rate, 0 < self.learning_rate <= 100, "in (0, 100]")
-        require("train.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "at least 0")
+        meant_for = self.learning_rate_batch
+        known = meant_for is None or meant_for >= 1
+        require("train.learning_rate_batch", meant_for, known, "none or at least 1")
+        for name in ("warmup_steps", "recalibration_batches"):
+            require(f"train.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
         require("train.momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1")
         require("train.weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "in [0, 1)")
+        require("train.decay", self.decay, self.decay in ("all", "weights"), "all or weights")
         require("train.norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "in (0, 1]")
-        batches = self.recalibration_batches
-        require("train.recalibration_batches", batches, batches >= 0, "at least 0")
+        frozen = not (self.freeze_norm and (self.sync_norm or self.recalibration_batches))
+        allowed = "false beside train.sync_norm or train.recalibration_batches"
+        require("train.freeze_norm", self.freeze_norm, frozen, allowed)
         require("train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
         require("train.seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         known = self.precision in ("auto", "32", "bf16")
         require("train.precision", self.precision, known, "auto, 32 or bf16 (in quotes: '32')")
         minutes = self.checkpoint_minutes
         require("train.checkpoint_minutes", minutes, minutes > 0, "more than 0")
-        require("train.validate_epochs", self.validate_epochs, self.validate_epochs >= 1, "at least 1")
-        require("train.threads", self.threads, 0 <= self.threads <= 1024, "between 0 and 1024")
+        for name in ("devices", "threads"):
+            require(
+                f"train.{name}", getattr(self, name), 0 <= getattr(self, name) <= 1024, "between 0 and 1024"
+            )
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        return self.learning_rate * self.batch_size / (self.learning_rate_batch or self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,14 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor, nn
 
+from models.gates import FeatureGate, scaled_channels
+
 STAGE_CHANNELS = (64, 128, 256, 512)
 EXPANSION = 4
 PAPER_BLOCKS = (3, 4, 6, 3)
 # res5 alternates the other way round than the paper's table says: only so does the network cost the 3666 GFLOP
 # that the paper states, and so does the code of the non-local network on which it is based.
 PAPER_TEMPORAL_KERNELS = ((3,), (3, 1), (3, 1), (1, 3))
-
-
-class FeatureGate(nn.Module):
-    """`x · sigmoid(W · mean_THW(x) + b)`, channel by channel (feature gating of S3D-G)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(channels, channels)
-        # Small weights open every gate by half at first, so that no feature is lost before it is learnt.
-        nn.init.trunc_normal_(self.project.weight, std=0.01)
-        nn.init.zeros_(self.project.bias)
-
-    def forward(self, features_BCTHW: Tensor) -> Tensor:
-        gates_BC = torch.sigmoid(self.project(features_BCTHW.mean(dim=(2, 3, 4))))
-        return features_BCTHW * gates_BC[:, :, None, None, None]
 
 
 def _convolution(
@@ -80,6 +67,8 @@ class R3D50G(nn.Module):
         temporal_kernels: for each stage, the temporal kernel lengths that its cells take in turn.
         stem_kernel: (frames, rows, columns) of the first convolution.
         gate: "block" after each stage, "cell" after each cell, "none".
+        temporal_pool: halve the frames after res2 by max pooling, as the network it descends from does; the
+            paper removes it.
         dropout: share of pooled features dropped while training.
         norm_momentum: weight of the newest batch in the running statistics.
     """
@@ -94,13 +83,15 @@ class R3D50G(nn.Module):
         temporal_kernels: Sequence[Sequence[int]] = PAPER_TEMPORAL_KERNELS,
         stem_kernel: Sequence[int] = (5, 7, 7),
         gate: str = "block",
+        temporal_pool: bool = False,
         dropout: float = 0.0,
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        widths = [max(4, round(channels * width / 4) * 4) for channels in STAGE_CHANNELS]
+        widths = [scaled_channels(channels, width) for channels in STAGE_CHANNELS]
         self.stem = _convolution(in_channels, widths[0], stem_kernel, 2, norm_momentum)
         self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.temporal_pool = nn.MaxPool3d((2, 1, 1), ceil_mode=True) if temporal_pool else nn.Identity()
         inputs = widths[0]
         for index, (channels, cells, kernels) in enumerate(
             zip(widths, blocks, temporal_kernels, strict=True)
@@ -144,7 +135,8 @@ class R3D50G(nn.Module):
     def features(self, clip_BCTHW: Tensor) -> Tensor:
         """Feature maps of res5, [B, C, T, H / 32, W / 32]."""
         features = self.pool(torch.relu_(self.stem(clip_BCTHW)))
-        return self.res5(self.res4(self.res3(self.res2(features))))
+        features = self.temporal_pool(self.res2(features))
+        return self.res5(self.res4(self.res3(features)))
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         pooled_BC = self.features(clip_BCTHW).mean(dim=(2, 3, 4))

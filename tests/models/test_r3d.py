@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.r3d import R3D50G, Cell, FeatureGate
+from models.gates import FeatureGate
+from models.r3d import R3D50G, Cell
 
 
 def paper_network(**changes) -> R3D50G:
@@ -93,6 +94,12 @@ def test_the_gate_equals_its_formula():
         for c in range(3):
             pull = gate.project.bias[c] + sum(gate.project.weight[c, k] * x[b, k].mean() for k in range(3))
             torch.testing.assert_close(found[b, c], x[b, c] / (1 + torch.exp(-pull)))
+
+
+def test_the_ablation_with_temporal_pooling_halves_the_frames_once():
+    network = paper_network(temporal_pool=True)
+    assert network.features(torch.empty(1, 3, 63, 64, 64, device="meta")).shape == (1, 2048, 32, 2, 2)
+    assert network.features(torch.empty(1, 3, 1, 64, 64, device="meta")).shape == (1, 2048, 1, 2, 2)
 
 
 def test_a_gate_starts_nearly_half_open():
