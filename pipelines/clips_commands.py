@@ -1,9 +1,12 @@
-"""The commands that import known data sets from their official annotation files."""
+"""The commands that import known data sets from their official annotation files, and the one that checks clips."""
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from pipelines.command_setup import config_of
+from pipelines.progress import Screen
 from stores import files
 
 if TYPE_CHECKING:
@@ -56,6 +59,26 @@ def clips_hmdb51(folder: str, *, splits: str, workspace: str = "workspace") -> i
     from pipelines.importers_official import clips_from_hmdb51
 
     return _write(workspace, clips_from_hmdb51(folder, splits=splits))
+
+
+def clips_check(
+    *, config: str | None = None, max_rejected: float | None = None, overrides: Mapping[str, Any]
+) -> int:
+    """Check configuration and clips table before any work: counts in one line, or what is wrong.
+
+    Example: perfnet clips check --config perfnet.yaml
+
+    Args:
+        config: YAML file.
+        max_rejected: largest share of clips that may lack a video file (run.max_rejected).
+    """
+    from pipelines.chain import Chain
+    from pipelines.clips_check import check_clips
+
+    loaded = config_of(config, overrides, max_rejected=max_rejected)
+    clips = Chain(loaded, Screen(quiet=True), look_only=True).clips
+    print(check_clips(clips, max_rejected=loaded.run.max_rejected))
+    return 0
 
 
 def _write(workspace: str, imported: "Imported") -> int:

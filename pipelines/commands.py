@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.clips_commands import clips_hmdb51, clips_kinetics, clips_ucf101
+from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, clips_ucf101
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
 from pipelines.model_commands import evaluate, fetch_model, fuse, pose_score, predict, preview, train
@@ -225,6 +225,7 @@ COMMANDS: dict[str, Any] = {
         "kinetics": clips_kinetics,
         "ucf101": clips_ucf101,
         "hmdb51": clips_hmdb51,
+        "check": clips_check,
     },
     "run": run,
     "prepare": prepare,
