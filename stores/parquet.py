@@ -119,28 +119,28 @@ class ParquetShardWriter:
         self._next_row_group = 0
 
     def add(self, clip_id: str, records: Iterable[Record], *, width_px: int, height_px: int) -> Extent:
-        """Adds one clip, row group by row group.
-
-        It is first spooled to a local file: a clip that is rejected midway leaves no rows, and memory is bounded
-        by one row group.
-        """
-        with pa.OSFile(self._spool_path, "wb") as sink, pa.ipc.new_file(sink, self._schema) as spool:
-            for table in row_groups(clip_id, records, self._schema):
-                spool.write_table(table)
-        with pa.OSFile(self._spool_path) as source:  # a mapped file would count as memory of the worker
-            reader = pa.ipc.open_file(source)
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-            return self._append(pa.Table.from_batches([batch]) for batch in batches)
+        """Adds one clip, row group by row group."""
+        return self._append(row_groups(clip_id, records, self._schema))
 
     def copy(self, entry: ClipEntry, source: "ParquetShardReader") -> Extent:
         """Takes a clip over, row group by row group."""
-        return self._append(source.tables(entry))
+        return self._append(table.cast(self._schema) for table in source.tables(entry))
 
     def _append(self, tables: Iterable[pa.Table]) -> Extent:
+        """Adds the row groups of one clip, or none of them where `tables` raises.
+
+        They are first spooled to a local file, so that memory is bounded by one row group.
+        """
+        with pa.OSFile(self._spool_path, "wb") as sink, pa.ipc.new_file(sink, self._schema) as spool:
+            for table in tables:
+                spool.write_table(table)
         first, rows = self._next_row_group, 0
-        for table in tables:
-            self.write(table.cast(self._schema))
-            rows += table.num_rows
+        with pa.OSFile(self._spool_path) as source:  # a mapped file would count as memory of the worker
+            reader = pa.ipc.open_file(source)
+            for index in range(reader.num_record_batches):
+                table = pa.Table.from_batches([reader.get_batch(index)])
+                self.write(table)
+                rows += table.num_rows
         return Extent(rows, first_row_group=first, row_groups=self._next_row_group - first)
 
     def write(self, table: pa.Table) -> None:

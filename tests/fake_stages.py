@@ -136,6 +136,7 @@ def plan_frames(
     clips: ClipsTable,
     *,
     num_shards: int = 4,
+    shard_format: str = "parquet",
     retry_rejected: bool = False,
     **kw: Any,
 ) -> tuple[StagePlan, dict]:
@@ -144,7 +145,7 @@ def plan_frames(
     planned = plan_stage(
         Store(workspace, "frames"),
         spec=spec,
-        encoding=Encoding("parquet", num_shards),
+        encoding=Encoding(shard_format, num_shards),
         expected=expected_from_videos(spec, videos),
         retry_rejected=retry_rejected,
     )

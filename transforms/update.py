@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stores.formats import DamagedShard
 from stores.plan import ShardTask, Source, TaskClip
 from stores.rejections import ClipRejected, Rejection
 from stores.shards import ShardBuilder, open_shard
@@ -77,8 +78,7 @@ class ShardUpdate:
         attempted = copied = milliseconds = 0
         with ShardBuilder(self.store, task.shard, task.key, self.encoding, self.spec) as builder:
             for clip in task.clips:
-                if clip.copy:
-                    self._copy(builder, clip.copy)
+                if clip.copy and self._copied(builder, clip.copy):
                     copied += 1
                     continue
                 if clip.sealed:
@@ -115,10 +115,14 @@ class ShardUpdate:
     def _outcome(builder: ShardBuilder, rejection: Rejection | None) -> tuple[int, str | None]:
         return (0, rejection.reason) if rejection else (builder.entries[-1].frames, None)
 
-    def _copy(self, builder: ShardBuilder, source: Source) -> None:
+    def _copied(self, builder: ShardBuilder, source: Source) -> bool:
+        """Takes a clip over; False where its shard is gone or damaged, so that the clip is computed instead."""
         reader = open_shard(self.store, source.data)
         try:
             builder.copy(source.entry, reader)
+            return True
+        except (DamagedShard, FileNotFoundError):
+            return False
         finally:
             reader.close()
 
@@ -147,7 +151,7 @@ class ShardUpdate:
             return None
         except ClipRejected as found:
             return self._rejection(clip, found.reason, found.detail)
-        except OSError as error:
+        except (OSError, DamagedShard) as error:
             return self._rejection(clip, "io_error", f"{type(error).__name__}: {error}")
         except Exception:  # noqa: BLE001  a bad program is reported, and everyone else's work is kept
             return self._rejection(clip, "internal_error", traceback.format_exc())

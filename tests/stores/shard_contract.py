@@ -201,6 +201,21 @@ class ShardContract:
         expected = self.build(tmp_path / "computed", name, {c: clips[c] for c in "bc"})
         assert (copied, builder.entries) == expected
 
+    def test_a_copy_from_a_damaged_shard_leaves_nothing(self, tmp_path: Path) -> None:
+        random = np.random.default_rng(0)
+        clip: list[Record] = [Frame(i, i, random.bytes(1000)) for i in range(40)]
+        data, (entry,) = self.build(tmp_path, "frames", {"a": clip})
+        path = tmp_path / "frames" / "shards" / str(data)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with self.builder(tmp_path / "copy") as builder:
+            with pytest.raises(DamagedShard):
+                builder.copy(entry, open_shard(Store(str(tmp_path), "frames"), str(data)))
+            builder.compute("b", "key b", frames(3), width_px=40, height_px=30)
+            copied, _, _ = builder.publish()
+        assert (copied, builder.entries) == self.build(tmp_path / "calm", "frames", {"b": frames(3)})
+
     def test_a_shard_without_clips_has_no_file(self, tmp_path: Path) -> None:
         assert self.build(tmp_path, "frames", {}) == (None, [])
         assert list(tmp_path.iterdir()) == []
