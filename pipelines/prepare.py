@@ -1,10 +1,11 @@
 """Brings one store up to date: plan, job, commit."""
 
+import contextlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.config import Config
 from pipelines.progress import Screen, duration, job_log, stage_progress
 from pipelines.stages import make_stage, put_models, store_name
-from stores import files, keys
+from stores import files, keys, leases
 from stores.clips import ClipsTable
 from stores.commit import StageFailed, commit
 from stores.identities import Identity
@@ -137,12 +138,22 @@ def execute(planned: Planned, config: Config, *, beam_args: Sequence[str], scree
         StageFailed: clips failed or too many were rejected, or a worker died; finished shards are kept.
     """
     started = time.monotonic()
+    plan = planned.plan
     counters: dict[str, int] = {}
-    if planned.plan.stale:
-        counters = _run(planned, config, beam_args, screen)
+    if plan.stale:
+        tasks = _tasks(planned, config)
+        with _job(config.workspace, planned, tasks) as folder:
+            counters = _run(planned, config, tasks, folder, beam_args=beam_args, screen=screen)
+            snapshot = _commit(planned, config)
+    else:
+        snapshot = _commit(planned, config)
+    return Outcome(plan.store.name, planned.clips_in, snapshot, counters, time.monotonic() - started)
+
+
+def _commit(planned: Planned, config: Config) -> Snapshot:
     snapshot = commit(planned.plan, max_rejected=config.run.max_rejected)
     _check_counts(planned, snapshot)
-    return Outcome(planned.plan.store.name, planned.clips_in, snapshot, counters, time.monotonic() - started)
+    return snapshot
 
 
 def _check_counts(planned: Planned, snapshot: Snapshot) -> None:
@@ -154,26 +165,45 @@ def _check_counts(planned: Planned, snapshot: Snapshot) -> None:
         )
 
 
-def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Screen) -> dict[str, int]:
-    """Writes the plan, runs the Beam job over the stale shards, removes the plan."""
-    from pipelines.runner import run_job
-    from transforms.shards import UpdateShards
-    from transforms.update import ShardUpdate
-
-    plan = planned.plan
-    tasks = build_tasks(
-        plan,
+def _tasks(planned: Planned, config: Config) -> list[ShardTask]:
+    return build_tasks(
+        planned.plan,
         videos=planned.videos,
         inputs=planned.inputs,
         clip_specs=planned.clip_specs,
         retry_rejected=config.run.retry_rejected,
     )
+
+
+@contextlib.contextmanager
+def _job(workspace: str, planned: Planned, tasks: Sequence[ShardTask]) -> Iterator[str]:
+    """The folder of a job with its plan, under a lease; one that fails stays there with its log, for `perfnet gc`."""
+    folder = _write_job(workspace, planned.plan, tasks, [store.name for store, _ in planned.inputs])
+    with leases.held_lease(folder):
+        yield folder
+    leases.remove_job(folder)
+
+
+def _run(
+    planned: Planned,
+    config: Config,
+    tasks: Sequence[ShardTask],
+    job_folder: str,
+    *,
+    beam_args: Sequence[str],
+    screen: Screen,
+) -> dict[str, int]:
+    """Runs the Beam job over the stale shards."""
+    from pipelines.runner import run_job
+    from transforms.shards import UpdateShards
+    from transforms.update import ShardUpdate
+
+    plan = planned.plan
     put_models(planned.stage, config)
     if plan.store.name == "flow":
         from transforms.flow import warm_up
 
         warm_up(config.flow)  # compiles once, so that worker processes find it on disk
-    job_folder = _write_job(config.workspace, plan, tasks)
     work = sum(c.copy is None and c.sealed is None for t in tasks for c in t.clips)
     workers = config.run.workers or os.cpu_count() or 1
     update = UpdateShards(ShardUpdate(planned.stage, plan.store, plan.encoding, plan.spec), job_folder)
@@ -181,19 +211,27 @@ def _run(planned: Planned, config: Config, beam_args: Sequence[str], screen: Scr
     scratch = files.local_path(job_folder) if local else tempfile.mkdtemp(prefix="perfnet-job-")
     with job_log(scratch), stage_progress(screen, plan.store.name, scratch, work if local else 0):
         counters = run_job(plan.stale, update, scratch=scratch, workers=workers, beam_args=beam_args)
-    shutil.rmtree(scratch)
+    if not local:
+        shutil.rmtree(scratch)
     return counters
 
 
-def _write_job(workspace: str, plan: StagePlan, tasks: Sequence[ShardTask]) -> str:
+def _write_job(
+    workspace: str, plan: StagePlan, tasks: Sequence[ShardTask], inputs: Sequence[str] = ()
+) -> str:
     """Puts the plan under `jobs/<id>/`, one row a shard, and returns that folder."""
-    job_id = f"{plan.store.name.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    folder = files.join(workspace, "jobs", job_id)
+    folder = leases.new_job(workspace, plan.store.name)
     table = pa.table({"shard": [t.shard for t in tasks], "task": [t.to_json() for t in tasks]})
     with files.staged(files.join(folder, "plan.parquet")) as path:
         pq.write_table(table, path, row_group_size=_TASKS_PER_ROW_GROUP)
-    about = {"store": plan.store.name, "spec": dict(plan.spec), "reason": plan.reason, "shards": len(tasks)}
-    files.put_bytes(files.join(folder, "job.json"), keys.canonical_json(about).encode())
+    about = {
+        "store": plan.store.name,
+        "spec": dict(plan.spec),
+        "reason": plan.reason,
+        "shards": len(tasks),
+        "needs": leases.needs_of(plan, tasks, inputs),
+    }
+    files.put_bytes(files.join(folder, leases.JOB), keys.canonical_json(about).encode())
     return folder
 
 

@@ -13,7 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 import fsspec
 
@@ -222,6 +222,47 @@ def remove(uri: str) -> None:
     """Removes one file; nothing happens where it is gone already."""
     with contextlib.suppress(FileNotFoundError):
         if is_local(uri):
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as a listing shows it; modified_s is a POSIX time by the clock of whoever keeps the file."""
+
+    size_bytes: int
+    modified_s: float
+
+
+def list_tree(folder: str) -> dict[str, Listed]:
+    """All files under a folder by their path in it, partial files too; empty where there is no folder.
+
+    Links are neither followed nor listed.
+    """
+    if not is_local(folder):
+        found = objects.list_tree(check_uri(folder))
+        return {name: Listed(size, modified) for name, (size, modified) in found.items()}
+    root = local_path(folder)
+    listed: dict[str, Listed] = {}
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(root, inside)) as entries:
+            for entry in entries:
+                name = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        listed[name] = Listed(status.st_size, status.st_mtime)
+    return listed
+
+
+def remove_empty_folder(folder: str) -> None:
+    """Removes a local folder and those in it where no file is left; object stores have no folders."""
+    if is_local(folder):
+        for inside, _, _ in os.walk(local_path(folder), topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(inside)
             os.unlink(local_path(uri))
         else:
             filesystem, path = _remote(uri)

@@ -38,9 +38,7 @@ def identify(uri: str, known: Identity | None) -> Identity:
         return Identity(uri, status.size_bytes, status.modified, files.content_digest(uri, status))
     except FileNotFoundError:
         return Identity(uri, None, None, "missing_file")
-    except (
-        OSError
-    ):  # permissions, not a file, links that lead nowhere, a disk that fails: the worker says which
+    except OSError:  # permissions, not a file, links that go nowhere, a failing disk: the worker says which
         return Identity(uri, None, None, "unreadable_file")
 
 

@@ -1,5 +1,6 @@
 """A store on disk: its folder, its summaries and its snapshot."""
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from stores import files
 from stores.summaries import Encoding, ShardSummary, Snapshot
 
 SNAPSHOT = "snapshot.json"
+SHARD_FILE = re.compile(
+    r"(?P<stem>\d{5,}-of-\d{5,}-[0-9a-f]{16})-[0-9a-f]{16}\.(?:(?P<data>parquet|tfrecord)|(?:tfrecord\.)?json)"
+)
+"""Names of data files and summaries."""
 _READ_THREADS = 16
 _DIGITS = 16
 
@@ -79,7 +84,8 @@ class Store:
         return name
 
 
-def _stem(shard: int, key: str, encoding: Encoding) -> str:
+def stem_of(shard: int, key: str, encoding: Encoding) -> str:
+    """What the names of a shard's data files and summaries begin with, all that were ever written for that key."""
     return f"{shard:05d}-of-{encoding.num_shards:05d}-{key[:_DIGITS]}"
 
 
@@ -89,7 +95,7 @@ def summary_name(summary: ShardSummary) -> str:
     So a second writer whose shard came out differently (another CPU, a clip that timed out) replaces nothing that
     a snapshot lists. The format is part of the name: the same content in another format is another shard.
     """
-    stem = _stem(summary.shard, summary.key, summary.encoding)
+    stem = stem_of(summary.shard, summary.key, summary.encoding)
     return f"{stem}-{summary.outcome[:_DIGITS]}{_suffix(summary.encoding)}"
 
 
@@ -107,7 +113,7 @@ class SummaryNames:
 
     def of(self, shard: int, key: str) -> list[str]:
         """Names of all summaries of a shard, sorted: usually none or one, more after two writers."""
-        return sorted(self._by_stem.get(_stem(shard, key, self._encoding), ()))
+        return sorted(self._by_stem.get(stem_of(shard, key, self._encoding), ()))
 
 
 def _suffix(encoding: Encoding) -> str:
@@ -116,4 +122,4 @@ def _suffix(encoding: Encoding) -> str:
 
 def data_name(shard: int, key: str, encoding: Encoding, content_sha256: str) -> str:
     """Names the data file by what the shard should be and by what it is."""
-    return f"{_stem(shard, key, encoding)}-{content_sha256[:_DIGITS]}.{encoding.format}"
+    return f"{stem_of(shard, key, encoding)}-{content_sha256[:_DIGITS]}.{encoding.format}"
