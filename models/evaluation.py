@@ -14,7 +14,7 @@ from models.checkpoint import Checkpoint, load_checkpoint
 from models.data import AlignedWindows, CentralWindows, batches_in_order
 from models.hardware import autocast, device, use_threads
 from models.options import ModelOptions
-from models.predictions import Metrics, Predictions, measure, write_predictions
+from models.predictions import Metrics, Predictions, measure, write_confusion, write_predictions
 from models.runs import RunFolder, evaluation_document, select_evaluation
 from models.selection import LabelledClip
 from models.streams import network_input
@@ -24,7 +24,7 @@ from stores import keys
 def evaluate(
     run: str, *, workspace: str, options: ModelOptions, progress: Progress = lambda line: None
 ) -> Metrics:
-    """Predicts the clips of `evaluate.on` with a trained run; writes predictions.parquet and metrics.json.
+    """Predicts the clips of `evaluate.on` with a trained run; writes predictions, confusion and metrics.
 
     Raises:
         ValueError: the run is not trained, has seen a clip on which it would be judged, does not know a label,
@@ -46,6 +46,7 @@ def evaluate(
     logits_BN = _logits(checkpoint, dataset, options, lambda n: progress(f"{run}: {n} of {len(clips)} clips"))
     found = Predictions(checkpoint.labels, [c.clip_id for c in clips], classes, logits_BN)
     write_predictions(folder, found)
+    write_confusion(folder, found)
     metrics = measure(found)
     folder.put_json("metrics.json", metrics)
     folder.put_json("evaluation.json", {"key": keys.digest(document), "document": document})

@@ -3,10 +3,13 @@
 Shape legend: B clips, N classes.
 """
 
+import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -16,7 +19,6 @@ from numpy.typing import NDArray
 
 from models.runs import RunFolder
 from stores import files, keys
-from stores.checks import require
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Metrics(TypedDict):
     Keys:
         clips, classes: how many there are.
         top1, top5: share of clips whose class is the first, or among the first five.
+        mean_class: top-1 of each class that has clips, averaged over these classes.
         chance: share that the most frequent class would get.
         p_value: probability of as many hits or more by chance (one-sided binomial test against 1 / classes).
     """
@@ -49,25 +52,44 @@ class Metrics(TypedDict):
     classes: int
     top1: float
     top5: float
+    mean_class: float
     chance: float
     p_value: float
 
 
+def hits(predictions: Predictions, *, among: int = 1) -> NDArray[np.bool_]:
+    """Whether a clip's class is among the first few, [B]. Of equal logits the first class counts as the higher."""
+    order_BN = np.argsort(-predictions.logits_BN, axis=1, kind="stable")[:, :among]
+    return (order_BN == predictions.classes_B[:, None]).any(axis=1)
+
+
 def measure(predictions: Predictions) -> Metrics:
-    """Top-1, top-5 and the probability of the top-1 hits by chance."""
+    """Top-1, top-5, mean class accuracy and the probability of the top-1 hits by chance."""
     clips, classes = predictions.logits_BN.shape
-    # A stable order: of equal logits the first class counts as the higher.
-    order_BN = np.argsort(-predictions.logits_BN, axis=1, kind="stable")
-    hits_BN = order_BN == predictions.classes_B[:, None]
-    top1 = int(hits_BN[:, 0].sum())
+    hits_B = hits(predictions)
     return Metrics(
         clips=clips,
         classes=classes,
-        top1=top1 / clips,
-        top5=float(hits_BN[:, :5].any(axis=1).mean()),
+        top1=float(hits_B.mean()),
+        top5=float(hits(predictions, among=5).mean()),
+        mean_class=float(np.nanmean(class_accuracy(predictions))),
         chance=float(np.bincount(predictions.classes_B).max() / clips),
-        p_value=binomial_p_value(top1, clips, 1 / classes),
+        p_value=binomial_p_value(int(hits_B.sum()), clips, 1 / classes),
     )
+
+
+def class_accuracy(predictions: Predictions) -> NDArray[np.float64]:
+    """Top-1 of each class, [N]; NaN for classes without clips."""
+    counts_NN = confusion(predictions)
+    clips_N = counts_NN.sum(axis=1)
+    return np.divide(np.diag(counts_NN), clips_N, out=np.full(len(clips_N), np.nan), where=clips_N > 0)
+
+
+def confusion(predictions: Predictions) -> NDArray[np.int64]:
+    """Clips by true class (row) and predicted class (column), [N, N]."""
+    classes = predictions.logits_BN.shape[1]
+    pairs_B = classes * predictions.classes_B + predictions.logits_BN.argmax(axis=1)
+    return np.bincount(pairs_B, minlength=classes**2).reshape(classes, classes)
 
 
 def binomial_p_value(hits: int, trials: int, chance: float) -> float:
@@ -114,39 +136,65 @@ def read_predictions(run: str, *, workspace: str) -> Predictions:
     return Predictions(labels, table["clip_id"].to_pylist(), classes, logits)
 
 
-def fuse(runs: Sequence[str], *, workspace: str, weights: Sequence[float] | None = None) -> Metrics:
+def write_confusion(folder: RunFolder, predictions: Predictions) -> None:
+    """Writes `confusion.csv`: one row a true class, one column a predicted class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true", *predictions.labels])
+    for label, row in zip(predictions.labels, confusion(predictions).tolist(), strict=True):
+        writer.writerow([label, *row])
+    files.put_bytes(folder.uri("confusion.csv"), text.getvalue().encode())
+
+
+def fuse(weights: Mapping[str, float], *, workspace: str) -> Predictions:
     """Late fusion: the weighted sum of the runs' logits, on the clips that all of them predicted.
 
     Args:
-        weights: one a run; None weighs all alike.
+        weights: by run.
 
     Raises:
         ValueError: a run is not evaluated, they know different classes, or share no clip.
     """
-    require("fuse", list(runs), len(runs) >= 1, "at least one run")
-    if weights is None:
-        weights = [1.0] * len(runs)
-    require("--weights", list(weights), len(weights) == len(runs), f"{len(runs)} numbers, one for each run")
-    return measure(fused({run: read_predictions(run, workspace=workspace) for run in runs}, weights))
+    return fused([(read_predictions(run, workspace=workspace), weight) for run, weight in weights.items()])
 
 
-def fused(predictions: Mapping[str, Predictions], weights: Sequence[float]) -> Predictions:
+def fused(parts: Sequence[tuple[Predictions, float]]) -> Predictions:
     """The weighted sum of logits, clip by clip; raises ValueError as `fuse` does."""
-    (first_run, first), *others = predictions.items()
-    for run, other in others:
-        if list(other.labels) != list(first.labels):
-            raise ValueError(
-                f"runs {first_run} and {run} know different classes; train them on one clips table"
-            )
-    rows = [{clip_id: i for i, clip_id in enumerate(p.clip_ids)} for p in predictions.values()]
+    first = parts[0][0]
+    _check_labels([part for part, _ in parts])
+    rows = [{clip_id: i for i, clip_id in enumerate(part.clip_ids)} for part, _ in parts]
     shared = [clip_id for clip_id in first.clip_ids if all(clip_id in row for row in rows)]
     if not shared:
         raise ValueError(
-            f"runs {', '.join(predictions)} have no predicted clip in common; run `perfnet evaluate`"
+            "fusion: the runs have no predicted clip in common; evaluate them on one split with `perfnet evaluate`"
         )
     logits_BN = sum(
-        weight * p.logits_BN[[row[clip_id] for clip_id in shared]]
-        for weight, p, row in zip(weights, predictions.values(), rows, strict=True)
+        weight * part.logits_BN[[row[clip_id] for clip_id in shared]]
+        for (part, weight), row in zip(parts, rows, strict=True)
     )
     classes_B = first.classes_B[[rows[0][clip_id] for clip_id in shared]]
     return Predictions(first.labels, shared, classes_B, np.asarray(logits_BN, np.float32))
+
+
+def pooled(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of several folds as one, sorted by clip_id.
+
+    Raises:
+        ValueError: the folds know different classes, or a clip is in two of them.
+    """
+    _check_labels(parts)
+    clip_ids = [clip_id for part in parts for clip_id in part.clip_ids]
+    order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
+    ordered = [clip_ids[i] for i in order]
+    twice = next((a for a, b in pairwise(ordered) if a == b), None)
+    if twice is not None:
+        raise ValueError(f"clip {twice!r} is a test clip of two folds; pool folds that share no clip")
+    classes_B = np.concatenate([part.classes_B for part in parts])[order]
+    return Predictions(
+        parts[0].labels, ordered, classes_B, np.concatenate([p.logits_BN for p in parts])[order]
+    )
+
+
+def _check_labels(parts: Sequence[Predictions]) -> None:
+    if any(list(part.labels) != list(parts[0].labels) for part in parts):
+        raise ValueError("the runs know different classes; train them on one clips table")

@@ -20,7 +20,7 @@ from stores import files, keys
 VERSION = 1
 """Raised by hand when the same document leads to other weights."""
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 _NOT_IN_DATA = ("workers", "cache_mb")
 _NOT_IN_TRAIN = ("checkpoint_minutes", "threads")
 _NOT_IN_EVALUATE = ("batch_size",)

@@ -6,8 +6,9 @@ from typing import Any
 from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, clips_ucf101
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
-from pipelines.model_commands import evaluate, fetch_model, fuse, pose_score, predict, preview, train
+from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
+from pipelines.use_commands import fetch_model, pose_score, predict, preview
 from stores import files
 
 EXIT_NOTHING = 99
@@ -232,6 +233,7 @@ COMMANDS: dict[str, Any] = {
     "train": train,
     "evaluate": evaluate,
     "fuse": fuse,
+    "compare": compare,
     "predict": predict,
     "status": status,
     "preview": preview,

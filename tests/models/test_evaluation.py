@@ -1,3 +1,4 @@
+import csv
 import json
 from dataclasses import replace
 
@@ -34,7 +35,11 @@ def test_evaluation_writes_predictions_that_give_its_metrics(trained):
     assert table.column_names == ["clip_id", "logits", "label"]
     assert table["clip_id"].to_pylist() == sorted(c.clip_id for c in squares(2, split="test"))
     assert measure(read_predictions("flow", workspace=str(trained))) == metrics
-    assert fuse(["flow"], workspace=str(trained)) == metrics
+    assert measure(fuse({"flow": 1.0}, workspace=str(trained))) == metrics
+    rows = list(csv.reader((folder / "confusion.csv").open()))
+    assert rows[0] == ["true", "down", "left", "right"]
+    counts_NN = np.array([row[1:] for row in rows[1:]], int)
+    assert (counts_NN.sum(), counts_NN.trace() / 6) == (6, pytest.approx(metrics["top1"]))
 
 
 def test_the_batch_size_changes_no_prediction(trained):
@@ -82,7 +87,7 @@ def test_a_run_that_is_not_trained_or_not_evaluated_says_what_to_run(trained):
     with pytest.raises(ValueError, match="run rgb is not trained; run `perfnet train rgb`"):
         judge("rgb", trained)
     with pytest.raises(ValueError, match="run flow is not evaluated; run `perfnet evaluate flow`"):
-        fuse(["flow"], workspace=str(trained))
+        fuse({"flow": 1.0}, workspace=str(trained))
 
 
 def test_clips_that_were_trained_on_do_not_judge(trained):
@@ -100,9 +105,3 @@ def test_a_label_that_was_not_trained_is_named(trained):
         ValueError, match=r"'test/left-01' has the label 'up', which run flow was not trained on"
     ):
         judge("flow", trained)
-
-
-def test_weights_must_fit_the_runs(trained):
-    judge("flow", trained)
-    with pytest.raises(ValueError, match=r"--weights: .*expected 1 numbers"):
-        fuse(["flow"], workspace=str(trained), weights=[1.0, 2.0])

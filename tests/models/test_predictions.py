@@ -3,7 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from models.predictions import Predictions, binomial_p_value, fused, measure
+from models.predictions import (
+    Predictions,
+    binomial_p_value,
+    class_accuracy,
+    confusion,
+    fused,
+    hits,
+    measure,
+    pooled,
+)
 
 
 def predictions(logits, classes, clip_ids=None, labels=None):
@@ -40,7 +49,7 @@ def test_one_class_is_no_evidence():
 def test_fusion_adds_weighted_logits_of_the_shared_clips():
     first = predictions([[1, 0], [0, 3], [5, 0]], [1, 1, 0], ["a", "b", "c"])
     second = predictions([[0, 2], [4, 0]], [1, 1], ["a", "b"])
-    found = fused({"rgb": first, "flow": second}, [1.0, 0.5])
+    found = fused([(first, 1.0), (second, 0.5)])
     assert found.clip_ids == ["a", "b"]
     assert found.logits_BN.tolist() == [[1, 1], [2, 3]]
     assert found.classes_B.tolist() == [1, 1]
@@ -55,4 +64,44 @@ def test_fusion_adds_weighted_logits_of_the_shared_clips():
 )
 def test_predictions_that_do_not_fit_are_refused(other, complaint):
     with pytest.raises(ValueError, match=complaint):
-        fused({"rgb": predictions([[1, 2]], [0]), "flow": other}, [1, 1])
+        fused([(predictions([[1, 2]], [0]), 1), (other, 1)])
+
+
+def random_predictions(seed, clips=40, classes=7):
+    random = np.random.default_rng(seed)
+    # Few distinct values, so that ties occur.
+    logits = random.integers(0, 4, (clips, classes))
+    return predictions(logits, random.integers(0, classes - 1, clips))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_measures_equal_their_naive_twins(seed):
+    found = random_predictions(seed)
+    right, among_5, table = [], [], [[0] * 7 for _ in range(7)]
+    for logits, true in zip(found.logits_BN, found.classes_B, strict=True):
+        ranked = sorted(range(7), key=lambda n: (-logits[n], n))
+        right.append(ranked[0] == true)
+        among_5.append(true in ranked[:5])
+        table[true][ranked[0]] += 1
+    by_class = [row[n] / sum(row) for n, row in enumerate(table) if sum(row)]
+    metrics = measure(found)
+    assert hits(found).tolist() == right
+    assert metrics["top1"] == pytest.approx(sum(right) / 40)
+    assert metrics["top5"] == pytest.approx(sum(among_5) / 40)
+    assert confusion(found).tolist() == table
+    assert metrics["mean_class"] == pytest.approx(sum(by_class) / len(by_class))
+    assert np.isnan(class_accuracy(found)[6])  # no clip has the last class
+
+
+def test_a_rare_class_weighs_as_much_as_a_frequent_one():
+    found = measure(predictions([[1, 0]] * 10, [0] * 9 + [1]))
+    assert (found["top1"], found["mean_class"]) == (0.9, 0.5)
+
+
+def test_folds_are_pooled_in_the_order_of_the_clips():
+    found = pooled([predictions([[1, 0], [0, 3]], [1, 0], ["d", "a"]), predictions([[5, 0]], [0], ["b"])])
+    assert found.clip_ids == ["a", "b", "d"]
+    assert found.logits_BN.tolist() == [[0, 3], [5, 0], [1, 0]]
+    assert found.classes_B.tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match="clip 'a' is a test clip of two folds"):
+        pooled([predictions([[1, 0]], [1], ["a"])] * 2)

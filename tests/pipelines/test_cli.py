@@ -59,8 +59,11 @@ WRONG = [
     (["prepare", "pose", "--config", "good.yaml"], "ws/clips.parquet does not exist"),
     (["train", "depth"], "unknown run 'depth'; known: rgb, pose, flow, student"),
     (["evaluate", "depth"], "unknown run 'depth'"),
-    (["fuse", "rgb", "--weights", "1,2"], "--weights: found 2 numbers for 1 runs"),
-    (["fuse", "--weights", "a,b,c"], "--weights: found 'a,b,c', expected numbers"),
+    (["fuse", "rgb", "flow=much"], "fuse: found 'flow=much', expected a run and its weight: rgb=0.5"),
+    (["fuse", "rgb", "rgb=2"], "fuse: run 'rgb' is named twice; give it a larger weight: rgb=2"),
+    (["fuse", "depth"], "unknown run 'depth'"),
+    (["fuse", "rgb", "--workspace", "empty"], "run rgb is not evaluated; run `perfnet evaluate rgb`"),
+    (["compare", "rgb", "student", "--workspace", "empty"], "run rgb is not evaluated"),
     (["predict"], "predict: name at least one video file"),
     (["clips", "folder", "nowhere"], "clips folder: nowhere is not a folder"),
     (["clips", "folder", "empty"], "clips folder: empty holds no videos"),
@@ -148,7 +151,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "prepare", "train", "evaluate", "fuse", "predict", "status", "demo"]
+    "command", ["run", "prepare", "train", "evaluate", "fuse", "compare", "predict", "status", "demo"]
 )
 def test_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, command, "--help")
