@@ -49,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code; a user's mistake is one line, never a traceback."""
     from pipelines.commands import COMMANDS
     from stores.commit import StageFailed
+    from stores.objects import StorageError
 
     ours, beam_args = _split_off_beam(arguments)
     try:
@@ -64,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         keywords = _parse(function, prog, rest) | injected
         return int(function(**keywords) or 0)
     except StageFailed as error:
+        return _report(str(error), EXIT_FAILED)
+    except StorageError as error:
         return _report(str(error), EXIT_FAILED)
     except (ValueError, OSError) as error:
         if _raised_by_us(error):
@@ -190,6 +193,7 @@ def _parse(function: Callable[..., Any], prog: str, arguments: Sequence[str]) ->
 
 def _add_argument(parser: Any, name: str, parameter: inspect.Parameter, text: str) -> None:
     kind, default = parameter.annotation, parameter.default
+    empty = inspect.Parameter.empty
     if kind is bool:
         parser.add_argument(f"--{name}", action="store_true", help=text)
     elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and kind == list[str]:
@@ -199,7 +203,6 @@ def _add_argument(parser: Any, name: str, parameter: inspect.Parameter, text: st
     elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and default is empty:
         parser.add_argument(f"--{name}", type=kind, required=True, help=text)
     elif default is not empty:
-    empty = inspect.Parameter.empty
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)
     elif kind == list[str]:
         parser.add_argument(name, nargs="*", type=str, help=text)

@@ -1,8 +1,10 @@
 """Runs the Beam job: on this machine's cores, or on whatever runner the user names."""
 
 import contextlib
+import logging
 import os
 import queue
+import re
 import shlex
 import sys
 import threading
@@ -53,16 +55,30 @@ def run_job(
         beam_args: Beam options as the user typed them after `--`; they win over `workers`.
 
     Raises:
-        StageFailed: a local worker was killed or crashed.
+        StageFailed: a local worker was killed or crashed, or the job failed; in one line.
     """
     options = PipelineOptions(list(beam_args))
     local = is_local(beam_args)
     runner = _local_runner(options, beam_args, min(workers, len(shards)), scratch) if local else None
     pipeline = beam.Pipeline(runner=runner, options=options)
     pipeline | "Shards" >> beam.Create(list(shards)) | update  # type: ignore[operator]
-    result = _run_watched(pipeline, scratch) if local else pipeline.run()
-    result.wait_until_finish()
+    try:
+        result = _run_watched(pipeline, scratch) if local else pipeline.run()
+        result.wait_until_finish()
+    except StageFailed:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).exception("the job failed")
+        raise StageFailed(_last_line(error)) from error
     return _counters(result)
+
+
+def _last_line(error: Exception) -> str:
+    """What a worker ran into, out of the pages that Beam makes of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1] if lines else type(error).__name__
+    said = re.sub(r"^(stores|transforms)\.[\w.]+: | \[while running .*\]$", "", said)
+    return f"{said}; finished shards are kept, run the same command again"
 
 
 def _local_runner(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import fsspec
+from stores import objects
 
 PARTIAL_PREFIX = ".part-"
 _LOCAL_PROTOCOLS = ("file://", "local://")
@@ -80,16 +80,10 @@ def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/") or "/", *names])
 
 
-def _remote(uri: str) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(check_uri(uri), use_listings_cache=False)
-    return filesystem, path
-
-
 def exists(uri: str) -> bool:
     if is_local(uri):
         return os.path.exists(local_path(uri))
-    filesystem, path = _remote(uri)
-    return bool(filesystem.exists(path))
+    return objects.exists(check_uri(uri))
 
 
 def status(uri: str) -> FileStatus:
@@ -105,8 +99,7 @@ def status(uri: str) -> FileStatus:
         if not stat.S_ISREG(found.st_mode):
             raise PermissionError(f"{printable(uri)} is not a regular file")
         return FileStatus(found.st_size, str(found.st_mtime_ns))
-    filesystem, path = _remote(uri)
-    info = filesystem.info(path)
+    info = objects.info(check_uri(uri))
     if info["type"] == "directory":
         raise IsADirectoryError(uri)
     md5 = info.get("md5Hash")
@@ -117,11 +110,13 @@ def open_read(uri: str) -> BinaryIO:
     """A seekable binary file open for reading."""
     if is_local(uri):
         return open(local_path(uri), "rb")
-    filesystem, path = _remote(uri)
-    return cast(BinaryIO, filesystem.open(path, "rb"))
+    return objects.open_read(check_uri(uri))
 
 
 def read_bytes(uri: str) -> bytes:
+    """A whole file; of an object one version, also while it is replaced."""
+    if not is_local(uri):
+        return objects.read(check_uri(uri))
     with open_read(uri) as file:
         return file.read()
 
@@ -153,19 +148,13 @@ def list_names(folder: str) -> set[str]:
                 return {e.name for e in entries if not e.name.startswith(PARTIAL_PREFIX) and not e.is_dir()}
         except FileNotFoundError:
             return set()
-    filesystem, path = _remote(folder)
-    try:
-        found = filesystem.ls(path, detail=True)
-    except FileNotFoundError:
-        return set()
-    return {info["name"].rsplit("/", 1)[-1] for info in found if info["type"] == "file"}
+    return objects.list_names(check_uri(folder))
 
 
 def put_bytes(uri: str, content: bytes) -> None:
     """Writes a whole small file, replacing what is there."""
     if not is_local(uri):
-        filesystem, path = _remote(uri)
-        filesystem.pipe_file(path, content)
+        objects.put(check_uri(uri), content)
         return
     with staged(uri) as path, open(path, "wb") as file:
         file.write(content)
@@ -194,8 +183,7 @@ def staged(uri: str) -> Iterator[str]:
 
 def _publish(path: str, uri: str) -> None:
     if not is_local(uri):
-        filesystem, target = _remote(uri)
-        filesystem.put_file(path, target)
+        objects.put_file(path, check_uri(uri))
         return
     os.chmod(path, 0o666 & ~_umask())
     _fsync(path)
@@ -222,6 +210,18 @@ def remove(uri: str) -> None:
     """Removes one file; nothing happens where it is gone already."""
     with contextlib.suppress(FileNotFoundError):
         if is_local(uri):
+            os.unlink(local_path(uri))
+        else:
+            objects.remove(check_uri(uri))
+
+
+def put_file(path: str, uri: str) -> None:
+    """Publishes a finished local file whole as `uri`; the local file stays."""
+    if not is_local(uri):
+        _publish(path, uri)
+        return
+    with staged(uri) as partial:
+        shutil.copyfile(path, partial)
 
 
 @dataclass(frozen=True)
@@ -263,16 +263,3 @@ def remove_empty_folder(folder: str) -> None:
         for inside, _, _ in os.walk(local_path(folder), topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(inside)
-            os.unlink(local_path(uri))
-        else:
-            filesystem, path = _remote(uri)
-            filesystem.rm_file(path)
-
-
-def put_file(path: str, uri: str) -> None:
-    """Publishes a finished local file whole as `uri`; the local file stays."""
-    if not is_local(uri):
-        _publish(path, uri)
-        return
-    with staged(uri) as partial:
-        shutil.copyfile(path, partial)

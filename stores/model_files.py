@@ -25,11 +25,17 @@ def put_model(path: str, uri: str) -> None:
 
 
 def local_model(uri: str) -> str:
-    """A local path of a model in a workspace; fetched once a machine where the workspace is remote."""
+    """A local path of a model in a workspace; fetched once a machine where the workspace is remote.
+
+    Raises:
+        ValueError: what lies in the workspace is not what its name says.
+    """
     if files.is_local(uri):
         return files.local_path(uri)
     digest, name = uri.split("/")[-2:]
-    path = os.path.join(tempfile.gettempdir(), "perfnet-models", digest, name)
-    if not os.path.exists(path):
+    path = os.path.join(tempfile.gettempdir(), f"perfnet-models-{os.getuid()}", digest, name)
+    if not os.path.exists(path) or files.digest(path).hexdigest() != digest:
         files.put_bytes(path, files.read_bytes(uri))
+        if files.digest(path).hexdigest() != digest:
+            raise ValueError(f"{files.printable(uri)} is damaged; remove it and run the same command again")
     return path
