@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import socket
 import threading
 import time
@@ -23,7 +24,8 @@ LIVE_S = 15 * 60.0
 
 def new_job(workspace: str, store: str) -> str:
     """The folder of a job that begins now in this process."""
-    job_id = f"{store.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    # A number by chance: two containers begin in the same second, and both as process 1.
+    job_id = f"{store.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}-{secrets.randbelow(10**9)}"
     assert JOB_ID.fullmatch(job_id), job_id
     return files.join(workspace, FOLDER, job_id)
 
