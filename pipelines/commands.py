@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, clips_ucf101
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
+from pipelines.export_commands import export_coco, export_mediasequence
 from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
 from pipelines.use_commands import fetch_model, pose_score, predict, preview
@@ -237,6 +238,7 @@ COMMANDS: dict[str, Any] = {
     "predict": predict,
     "status": status,
     "preview": preview,
+    "export": {"mediasequence": export_mediasequence, "coco": export_coco},
     "pose-score": pose_score,
     "models": {"fetch": fetch_model},
 }
