@@ -56,18 +56,19 @@ def identify_all(
         keep: write what is new into the cache.
     """
     wanted = sorted(set(uris))
-    known = _read(workspace)
+    known = read_identities(workspace)
     found: dict[str, Identity] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
         for identity in pool.map(lambda uri: identify(uri, known.get(uri)), wanted):
             found[identity.uri] = identity
             progress(len(found), len(wanted))
     if keep and any(known.get(uri) != identity for uri, identity in found.items()):
-        _write(workspace, {**known, **found})
+        write_identities(workspace, {**known, **found})
     return found
 
 
-def _read(workspace: str) -> dict[str, Identity]:
+def read_identities(workspace: str) -> dict[str, Identity]:
+    """What the workspace's cache knows, by uri."""
     uri = files.join(workspace, FILE)
     try:
         with files.open_read(uri) as file:
@@ -77,7 +78,8 @@ def _read(workspace: str) -> dict[str, Identity]:
         return {}  # a cache: what is missing or damaged is read again
 
 
-def _write(workspace: str, identities: dict[str, Identity]) -> None:
+def write_identities(workspace: str, identities: dict[str, Identity]) -> None:
+    """Writes the workspace's cache whole."""
     rows = [vars(identities[uri]) for uri in sorted(identities)]
     schema = pa.schema(
         [("uri", pa.string()), ("size_bytes", pa.int64()), ("modified", pa.string()), ("digest", pa.string())]

@@ -1,5 +1,6 @@
 """Opening the bytes of a video: a local file or an object of gs://, and nothing else."""
 
+import errno
 import os
 from types import TracebackType
 from typing import BinaryIO
@@ -69,7 +70,10 @@ def open_video(video: Video) -> VideoFile:
     except PermissionError as error:
         raise ClipRejected("unreadable_file", files.printable(str(error))) from error
     except OSError as error:
-        raise ClipRejected("io_error", files.printable(str(error))) from error
+        endless = error.errno in (errno.ELOOP, errno.ENAMETOOLONG)  # no second try helps
+        raise ClipRejected(
+            "unreadable_file" if endless else "io_error", files.printable(str(error))
+        ) from error
     except ValueError as error:  # another protocol, a chain of protocols, a NUL byte
         raise ClipRejected("unreadable_file", files.printable(f"{name}: {error}")) from error
 
