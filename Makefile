@@ -8,15 +8,19 @@ EXTRAS = beam,gcp,train,demo,score,dev
 LOCK = requirements.lock
 BIN = .venv/bin
 
-.PHONY: help demo test test-all lint format lock clean
+# Where Airflow listens, on 127.0.0.1.
+PORT ?= 8080
+
+.PHONY: help demo airflow test test-all lint format lock clean
 
 help:
 	@echo 'make demo        sample videos, all stores, three teachers, the student: about thirteen minutes on two cores'
+	@echo 'make airflow     Airflow with the DAGs on 127.0.0.1, for trying them out; everything in .airflow/'
 	@echo 'make test        the tests, without the long ones'
 	@echo 'make test-all    the long ones too'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make lock        resolve pyproject.toml anew into $(LOCK)'
-	@echo 'Variables: PYTHON=python3.11  TORCH=cpu|cuda (which build of torch; default: the one pip finds)'
+	@echo 'Variables: PYTHON=python3.11  TORCH=cpu|cuda (which build of torch; default: the one pip finds)  PORT=8080 (of Airflow)'
 
 .venv/done: $(LOCK) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo 'perfnet needs Python 3.11; name yours: make PYTHON=/path/to/python3.11'; exit 1; }
@@ -26,13 +30,21 @@ help:
 	$(BIN)/pip install --quiet --constraint $(LOCK) --editable '.[$(EXTRAS)]'
 	@touch $@
 
+# Airflow and its Google provider are 120 packages more, which only the DAGs and their tests need.
+.venv/airflow: .venv/done
+	$(BIN)/pip install --quiet --constraint $(LOCK) --editable '.[$(EXTRAS),airflow]'
+	@touch $@
+
 demo: .venv/done
 	$(BIN)/perfnet demo
 
-test: .venv/done
+airflow: .venv/airflow
+	@dags/serve.sh $(PORT)
+
+test: .venv/airflow
 	$(BIN)/pytest -m 'not slow'
 
-test-all: .venv/done
+test-all: .venv/airflow
 	$(BIN)/pytest -m slow
 
 lint: .venv/done
@@ -53,4 +65,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock build *.egg-info demo
+	rm -rf .venv .venv-lock build *.egg-info demo .airflow
