@@ -10,6 +10,7 @@ from pipelines.export_commands import export_coco, export_mediasequence
 from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
 from pipelines.use_commands import fetch_model, pose_score, predict, preview
+from pipelines.upkeep_commands import gc, verify
 from stores import files
 
 EXIT_NOTHING = 99
@@ -128,6 +129,7 @@ def status(
     config: str | None = None,
     rejected: bool = False,
     overrides: Mapping[str, Any],
+    output: str | None = None,
 ) -> int:
     """Say what is fresh, what is stale and why, what was rejected, and how large it all is.
 
@@ -135,7 +137,8 @@ def status(
 
     Args:
         config: YAML file.
-        rejected: list every rejected clip with its reason instead.
+        rejected: list every rejected clip instead: store, clip, cause, reason, detail.
+        output: write that list into this Parquet file.
     """
     from pipelines.chain import Chain
     from pipelines.results import show_rejected, show_status
@@ -143,7 +146,11 @@ def status(
     check_libraries()
     chain = Chain(config_of(config, overrides), Screen(quiet=True), look_only=True)
     if rejected:
-        show_rejected(chain)
+    if output and not rejected:
+        raise ValueError(
+            f"--output {files.printable(output)}: writes the list of rejected clips; add --rejected"
+        )
+        show_rejected(chain, output)
     else:
         show_status(chain)
     return 0
@@ -239,6 +246,8 @@ COMMANDS: dict[str, Any] = {
     "status": status,
     "preview": preview,
     "export": {"mediasequence": export_mediasequence, "coco": export_coco},
+    "verify": verify,
+    "gc": gc,
     "pose-score": pose_score,
     "models": {"fetch": fetch_model},
 }

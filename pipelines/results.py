@@ -4,6 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipelines.chain import Chain, selection
 from pipelines.stages import STAGES, store_name
 from stores import files
@@ -112,14 +115,30 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TB"
 
 
-def show_rejected(chain: Chain) -> None:
-    """One line a rejected clip, also of stores that were refused for them: store, clip, cause, reason, detail."""
+_REJECTED = ("store", "clip_id", "cause", "reason", "detail")
+
+
+def rejected_table(chain: Chain) -> pa.Table:
+    """One row a rejected clip, also of stores that were refused for them: store, clip_id, cause, reason, detail."""
+    rows = []
     for stage in STAGES:
         planned = chain.planned(stage)
         if planned is None:
             continue
         for rejection in rejected_in(planned.store, planned.standing.values()):
-            detail = rejection.detail.strip().splitlines()
-            shown = files.printable(detail[-1]) if detail else ""
-            clip = files.printable(rejection.clip_id)
-            print(f"{planned.store.name}\t{clip}\t{rejection.cause}\t{rejection.reason}\t{shown}")
+            row = (rejection.clip_id, rejection.cause, rejection.reason, rejection.detail)
+            rows.append(dict(zip(_REJECTED, (planned.store.name, *row), strict=True)))
+    return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in _REJECTED]))
+
+
+def show_rejected(chain: Chain, output: str | None) -> None:
+    """Prints the rejected clips, one line each with the last line of its detail; as Parquet where a file is named."""
+    table = rejected_table(chain)
+    if output is not None:
+        with files.staged(output) as path:
+            pq.write_table(table, path)
+        print(f"{table.num_rows} rejected clips in {files.printable(output)}")
+        return
+    for row in table.to_pylist():
+        detail = row["detail"].strip().splitlines()[-1:]
+        print("\t".join(files.printable(text) for text in (*list(row.values())[:-1], *(detail or [""]))))

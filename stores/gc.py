@@ -11,7 +11,7 @@ from stores.files import Listed
 from stores.plan import StagePlan
 from stores.store import SHARD_FILE, SNAPSHOT, Store
 
-KINDS = ("summary", "data file", "partial file", "job file", "model file")
+KINDS = ("summary file", "data file", "partial file", "job file", "model file")
 _STORE = r"(?P<store>frames|pose|flow|render/[^/]+)"
 _IN_STORE = re.compile(rf"{_STORE}/(?:{re.escape(SNAPSHOT)}|shards/(?P<name>[^/]+))")
 _MODEL = re.compile(r"models/(?P<sha256>[0-9a-f]{64})/[^/]+")
@@ -160,7 +160,7 @@ def _shard_files(old: Mapping[str, Listed], needs: _Needs, unplanned: Collection
         if not place or not shard or place["store"] in unplanned or place["store"] not in needs.readable:
             continue
         if not {shard[0], shard["stem"]} & needs.names[place["store"]]:
-            yield Garbage(path, "data file" if shard["data"] else "summary", found.size_bytes)
+            yield Garbage(path, "data file" if shard["data"] else "summary file", found.size_bytes)
 
 
 def _job_files(tree: Mapping[str, Listed], old: Mapping[str, Listed], needs: _Needs) -> Iterator[Garbage]:

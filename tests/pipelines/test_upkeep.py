@@ -1,10 +1,14 @@
 """Commands that look after a workspace, through the command line, on stages that number frames."""
 
+import os
 import re
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from fake_stages import CountingFlow, CountingFrames, CountingPose, CountingRender
 
@@ -12,8 +16,37 @@ from pipelines import cli, prepare
 from pipelines.config import Config
 from stores.clips import make_clips, write_clips
 from stores.reader import StoreReader
+from stores.rejections import ClipRejected
+from transforms.stage import ClipOutput, Video
 
+STAGES = ("frames", "pose", "render", "flow")
+REACHED, GO_ON = threading.Event(), threading.Event()
 CLIPS = [f"c{i:02d}" for i in range(8)]
+
+
+@dataclass
+class Shaky(CountingFrames):
+    """Cannot read some videos for the moment."""
+
+    unreadable: Sequence[str] = ()
+
+    def process(self, *clips: Video) -> ClipOutput:
+        if clips[0].uri in self.unreadable:
+            raise ClipRejected("io_error", "the network is away")
+        return super().process(*clips)
+
+
+@dataclass
+class Waiting(CountingFrames):
+    """Stops in the middle of a job, at one clip, until it is told to go on."""
+
+    wait_for: str = ""
+
+    def process(self, *clips: Video) -> ClipOutput:
+        if clips[0].clip_id == self.wait_for:
+            REACHED.set()
+            assert GO_ON.wait(60)
+        return super().process(*clips)
 
 
 class Workspace:
@@ -28,9 +61,9 @@ class Workspace:
         self._capsys = capsys
         for clip in CLIPS:
             self.video(clip).write_bytes(f"video of {clip}".encode())
-        self.frames = CountingFrames({str(self.video(c)): 2 + i for i, c in enumerate(CLIPS)})
+        self.frames = Shaky({str(self.video(c)): 2 + i for i, c in enumerate(CLIPS)})
         self.flow = CountingFlow()
-        stages: dict[str, Any] = {
+        self.stages: dict[str, Any] = {
             "frames": self.frames,
             "pose": CountingPose(),
             "render": CountingRender(),
@@ -38,7 +71,7 @@ class Workspace:
         }
 
         def make_stage(stage: str, config: Config) -> Any:
-            return stages[stage]
+            return self.stages[stage]
 
         monkeypatch.setattr(prepare, "make_stage", make_stage)
         monkeypatch.setattr("transforms.flow.warm_up", lambda options: None)
@@ -57,6 +90,9 @@ class Workspace:
         """Runs a command; returns exit code, output and messages."""
         code = cli.run([*arguments, "--workspace", self.path])
         return code, *self._capsys.readouterr()
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return [*arguments, "--run.workers", "1", "--quiet", "--workspace", self.path]
 
     def prepare(self, stage: str, *arguments: str) -> tuple[int, str, str]:
         return self.perfnet("prepare", stage, "--run.workers", "1", *arguments)
@@ -159,3 +195,128 @@ def test_looking_writes_nothing(ws: Workspace, command: list[str]) -> None:
     code, _, said = ws.perfnet(*command, "--clips.folder", str(videos.parent))
     assert code == 0, said
     assert not Path(ws.path).exists()
+
+
+def test_rejected_clips_are_a_table_and_recover_by_themselves(ws: Workspace) -> None:
+    """c03 is bad for ever, c05 for the moment: the next run tries c05 again, and it alone flows through all stores."""
+    bad, shaky = (str(ws.video(c)) for c in ("c03", "c05"))
+    ws.frames.frames_of = {u: n for u, n in ws.frames.frames_of.items() if u != bad}
+    ws.frames.unreadable = [shaky]
+    some = ("--max_rejected", "0.5")
+    assert [ws.computed(stage, *some) for stage in STAGES] == [8, 6, 6, 6]
+    listed = ws.perfnet("status", "--rejected")[1]
+    assert sorted(listed.splitlines()) == [
+        "frames\tc03\tdata\tdamaged\tafter 20 frames",
+        "frames\tc05\ttransient\tio_error\tthe network is away",
+    ]
+    file = ws.folder / "rejected.parquet"
+    assert ws.perfnet("status", "--rejected", "--output", str(file))[0] == 0
+    table = pq.read_table(file)
+    assert table.column_names == ["store", "clip_id", "cause", "reason", "detail"]
+    assert {(r["clip_id"], r["cause"]) for r in table.to_pylist()} == {("c03", "data"), ("c05", "transient")}
+    assert [ws.computed(stage, *some) for stage in STAGES] == [1, 0, 0, 0]  # tried again, in vain
+    ws.frames.unreadable = []
+    assert [ws.computed(stage, *some) for stage in STAGES] == [1, 1, 1, 1]
+    ws.frames.frames_of[bad] = 9  # say a newer decoder can read it
+    assert [ws.computed(stage, *some) for stage in STAGES] == [0, 0, 0, 0]
+    assert [ws.computed(stage, "--retry_rejected") for stage in STAGES] == [1, 1, 1, 1]
+    assert list(StoreReader(ws.path, "flow").clips) == CLIPS
+    assert ws.perfnet("status", "--rejected")[1] == ""
+
+
+def test_output_alone_is_refused(ws: Workspace) -> None:
+    assert "add --rejected" in ws.perfnet("status", "--output", "x.parquet")[2]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "deleted", "summary"])
+def test_damage_is_named_and_only_that_shard_is_made_again(ws: Workspace, damage: str) -> None:
+    assert ws.computed("frames") == 8
+    before = StoreReader(ws.path, "frames").snapshot
+    assert ws.perfnet("verify", "--quiet") == (0, "", "")
+    shard = next(s for s in before.shards if s.clips)
+    name = str(shard.summary if damage == "summary" else shard.data)
+    path = Path(ws.path) / "frames" / "shards" / name
+    content = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-40] if damage != "flipped" else content[:50] + b"\xff" + content[51:])
+    code, out, _ = ws.perfnet("verify", "frames")
+    assert code == 1
+    says = {"flipped": "has sha256", "cut": "has", "deleted": "is missing", "summary": "is no whole summary"}
+    assert out.startswith(f"frames: shards/{name} {says[damage]}")
+    assert "perfnet verify --remove_damaged`, then `perfnet run frames`" in out
+    assert ws.perfnet("verify", "--remove_damaged")[0] == 1
+    assert ws.computed("frames") == shard.clips
+    assert ws.perfnet("verify", "--quiet") == (0, "", "")
+    after = StoreReader(ws.path, "frames").snapshot
+    assert [s.sha256 for s in after.shards] == [s.sha256 for s in before.shards]
+
+
+def test_a_cut_snapshot_is_named_and_made_again(ws: Workspace) -> None:
+    assert ws.computed("frames") == 8
+    path = Path(ws.path) / "frames" / "snapshot.json"
+    before = path.read_bytes()
+    path.write_bytes(before[:100])
+    assert ws.perfnet("verify")[1].startswith("frames: snapshot.json is no whole snapshot")
+    assert ws.perfnet("verify", "--remove_damaged")[0] == 1
+    assert ws.computed("frames") == 0
+    assert path.read_bytes() == before
+
+
+def test_a_video_replaced_with_size_and_time_restored_is_noticed(ws: Workspace) -> None:
+    assert ws.computed("frames") == 8
+    video = ws.video("c02")
+    status = video.stat()
+    video.write_bytes(video.read_bytes().upper())
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert ws.computed("frames") == 0
+    code, out, _ = ws.perfnet("verify", "--videos")
+    assert code == 0
+    assert out.startswith(f"videos: {video} has another content")
+    assert "computes their 1 clips again" in out
+    assert ws.computed("frames") == 1
+    assert ws.perfnet("verify", "--videos", "--quiet")[1] == ""
+
+
+def test_gc_beside_a_running_job_takes_nothing_of_it(ws: Workspace) -> None:
+    """The job is at its fourth clip while everything older is collected, whatever its age."""
+    assert ws.computed("frames") == 8
+    ws.list_clips(CLIPS[:4])
+    assert ws.computed("frames") == 0
+    ws.list_clips(CLIPS)
+    ws.stages["frames"] = Waiting(ws.frames.frames_of, {"anew": 1}, version=2, wait_for="c04")
+    REACHED.clear(), GO_ON.clear()
+    ended: list[int] = []
+    job = threading.Thread(target=lambda: ended.append(cli.run(ws.arguments("prepare", "frames"))))
+    job.start()
+    assert REACHED.wait(60)
+    written = {n for n in ws.files() if n.startswith("frames/shards")}
+    code, out, said = ws.perfnet("gc", "--min_age_h", "0", "--flow.bound_px", "9")
+    assert code == 0, said
+    left = ws.files()
+    GO_ON.set()
+    job.join(60)
+    assert ended == [0]
+    gone = written - left
+    assert gone  # of the first table, which no snapshot lists any more
+    assert all(n in out for n in gone)
+    assert not [n for n in left if n.startswith("jobs/") and not n.startswith("jobs/frames-")]
+    assert ws.perfnet("verify", "--quiet") == (0, "", "")
+    assert list(StoreReader(ws.path, "frames").clips) == CLIPS
+    assert not [n for n in ws.files() if n.startswith("jobs/")]
+
+
+def test_gc_says_what_it_would_delete(ws: Workspace) -> None:
+    assert ws.computed("frames") == 8
+    ws.list_clips(CLIPS[1:])
+    assert ws.computed("frames") == 0
+    before = ws.files()
+    assert ws.perfnet("gc", "--dry_run")[1] == "would delete 0 files, 0 B\n"
+    out = ws.perfnet("gc", "--dry_run", "--min_age_h", "0")[1]
+    assert "would delete 2 files" in out
+    assert "1 summary files, 1 data files" in out
+    assert ws.files() == before
+    assert "deleted 2 files" in ws.perfnet("gc", "--min_age_h", "0", "--quiet")[1]
+    assert len(before - ws.files()) == 2
+    assert "--min_age_h: found -1.0, expected at least 0" in ws.perfnet("gc", "--min_age_h", "-1")[2]
