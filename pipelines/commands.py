@@ -9,8 +9,9 @@ from pipelines.config import ClipsOptions
 from pipelines.export_commands import export_coco, export_mediasequence
 from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
-from pipelines.use_commands import fetch_model, pose_score, predict, preview
+from pipelines.report_commands import report
 from pipelines.upkeep_commands import gc, verify
+from pipelines.use_commands import fetch_model, pose_score, predict, preview
 from stores import files
 
 EXIT_NOTHING = 99
@@ -128,8 +129,8 @@ def status(
     *,
     config: str | None = None,
     rejected: bool = False,
-    overrides: Mapping[str, Any],
     output: str | None = None,
+    overrides: Mapping[str, Any],
 ) -> int:
     """Say what is fresh, what is stale and why, what was rejected, and how large it all is.
 
@@ -145,11 +146,11 @@ def status(
 
     check_libraries()
     chain = Chain(config_of(config, overrides), Screen(quiet=True), look_only=True)
-    if rejected:
     if output and not rejected:
         raise ValueError(
             f"--output {files.printable(output)}: writes the list of rejected clips; add --rejected"
         )
+    if rejected:
         show_rejected(chain, output)
     else:
         show_status(chain)
@@ -244,10 +245,11 @@ COMMANDS: dict[str, Any] = {
     "compare": compare,
     "predict": predict,
     "status": status,
-    "preview": preview,
-    "export": {"mediasequence": export_mediasequence, "coco": export_coco},
+    "report": report,
     "verify": verify,
     "gc": gc,
+    "preview": preview,
+    "export": {"mediasequence": export_mediasequence, "coco": export_coco},
     "pose-score": pose_score,
     "models": {"fetch": fetch_model},
 }
