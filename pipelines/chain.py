@@ -14,6 +14,7 @@ from pipelines.stages import STAGES, store_name
 from stores import files
 from stores.clips import ClipsTable, read_clips, write_clips
 from stores.commit import build_snapshot, check_rejected
+from stores.cost import Work, work_of
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan
 
@@ -91,6 +92,7 @@ class Chain:
     forced: Collection[str] = ()
     look_only: bool = False
     outcomes: list[prepare.Outcome] = field(default_factory=list)
+    _looked: dict[str, prepare.Planned] = field(default_factory=dict)
 
     @cached_property
     def clips(self) -> ClipsTable:
@@ -141,7 +143,21 @@ class Chain:
         except prepare.InputMissing:
             return None
 
+    def work(self, stage: str) -> Work | None:
+        """What a stage has to do as its inputs are now; None while a store that it reads is not committed."""
+        try:
+            return work_of(prepare.tasks_of(self._prepared(stage), self.config))
+        except prepare.InputMissing:
+            return None
+
     def _prepared(self, stage: str) -> prepare.Planned:
+        if self.look_only:  # nothing changes meanwhile, and plans of large collections take seconds
+            if stage not in self._looked:
+                self._looked[stage] = self._plan_now(stage)
+            return self._looked[stage]
+        return self._plan_now(stage)
+
+    def _plan_now(self, stage: str) -> prepare.Planned:
         return prepare.plan(stage, self.config, self.clips, self.identities, force=stage in self.forced)
 
     def _store_reason(self, stage: str) -> str:

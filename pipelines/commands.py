@@ -48,6 +48,7 @@ def run(
         quiet: print the result only.
     """
     from pipelines.chain import Chain, forced, selection
+    from pipelines.costs import show_costs
 
     flags = {
         "max_rejected": max_rejected,
@@ -62,6 +63,7 @@ def run(
     reasons = chain.plan(items)
     chain.show_plan(reasons)
     if dry_run:
+        show_costs(chain, reasons, chain.screen.line)
         return EXIT_NOTHING if skip_code and not any(reasons.values()) else 0
     record_config(loaded)
     worked = chain.run(items)
@@ -102,6 +104,7 @@ def prepare(
         quiet: print the result only.
     """
     from pipelines.chain import Chain, forced
+    from pipelines.costs import show_costs
     from pipelines.stages import STAGES
 
     if stage not in STAGES:
@@ -119,6 +122,7 @@ def prepare(
     chain.show_plan({stage: reason})
     if dry_run:
         chain.check_finished(stage)
+        show_costs(chain, {stage: reason}, chain.screen.line)
         return EXIT_NOTHING if skip_code and not reason else 0
     record_config(loaded)
     worked = chain.run([stage])
@@ -142,6 +146,7 @@ def status(
         output: write that list into this Parquet file.
     """
     from pipelines.chain import Chain
+    from pipelines.costs import show_costs
     from pipelines.results import show_rejected, show_status
 
     check_libraries()
@@ -153,7 +158,7 @@ def status(
     if rejected:
         show_rejected(chain, output)
     else:
-        show_status(chain)
+        show_costs(chain, show_status(chain), print)
     return 0
 
 

@@ -141,7 +141,7 @@ def execute(planned: Planned, config: Config, *, beam_args: Sequence[str], scree
     plan = planned.plan
     counters: dict[str, int] = {}
     if plan.stale:
-        tasks = _tasks(planned, config)
+        tasks = tasks_of(planned, config)
         with _job(config.workspace, planned, tasks) as folder:
             counters = _run(planned, config, tasks, folder, beam_args=beam_args, screen=screen)
             snapshot = _commit(planned, config)
@@ -165,7 +165,8 @@ def _check_counts(planned: Planned, snapshot: Snapshot) -> None:
         )
 
 
-def _tasks(planned: Planned, config: Config) -> list[ShardTask]:
+def tasks_of(planned: Planned, config: Config) -> list[ShardTask]:
+    """What each stale shard needs: clips to copy, rejections to keep, clips to compute."""
     return build_tasks(
         planned.plan,
         videos=planned.videos,

@@ -84,8 +84,11 @@ def show_class_gains(first: "Predictions", second: "Predictions") -> None:
         )
 
 
-def show_status(chain: Chain) -> None:
-    """One row an item: fresh or stale and why; for stores clips, rejections, repeated frames and size."""
+def show_status(chain: Chain) -> dict[str, str]:
+    """One row an item: fresh or stale and why; for stores clips, rejections, repeated frames and size.
+
+    Returns the plan: item → why it is stale.
+    """
     reasons = chain.plan(selection((), chain.config))
     print(f"{'item':<26} {'clips':>7} {'rejected':>8} {'frames':>9} {'repeated':>8} {'size':>9}  state")
     for item, reason in reasons.items():
@@ -104,6 +107,7 @@ def show_status(chain: Chain) -> None:
             f"{name:<26} {totals['clips']:>7} {rejected:>8} {totals['frames']:>9} {repeated:>8.1%} "
             f"{size(totals['size_bytes']):>9}  {state}"
         )
+    return reasons
 
 
 def size(size_bytes: float) -> str:

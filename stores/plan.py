@@ -4,6 +4,7 @@ Planning reads the clips table, the input stores' snapshots and one file listing
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -312,6 +313,8 @@ def build_tasks(
     retry_rejected: bool = False,
 ) -> list[ShardTask]:
     """The work of the stale shards: for each clip copy, keep the rejection, or compute."""
+    if not plan.stale:
+        return []
     if videos is None:
         videos = _clips_of_inputs(plan, inputs, clip_specs or {})
     copies, sealed = ({}, {}) if plan.force else _done_before(plan)
@@ -331,8 +334,9 @@ def _clips_of_inputs(
 ) -> dict[int, list[TaskClip]]:
     """Clips that every input store holds, in the stale shards."""
     held: list[dict[int, dict[str, Source]]] = []
+    stale = set(plan.stale)
     for store, snapshot in inputs:
-        names = {s.summary: s.shard for s in snapshot.shards if s.shard in set(plan.stale)}
+        names = {s.summary: s.shard for s in snapshot.shards if s.shard in stale}
         held.append({names[n]: _sources(store, n, s) for n, s in store.summaries(names).items()})
     shards: dict[int, list[TaskClip]] = {}
     for shard in plan.stale:
@@ -379,6 +383,20 @@ def _known_summaries(plan: StagePlan) -> Iterable[str]:
     """Summaries of the last snapshot, and those of an interrupted or half-rejected run of the same keys."""
     listing = plan.store.listing()
     written = SummaryNames(listing, plan.encoding)
-    names = {s.summary for s in plan.previous.shards} if plan.previous else set()
+    names = {s.summary for s in _with_clips_of(plan)}
     names |= {name for s in plan.stale for name in written.of(s, plan.expected[s])}
     return sorted(names & listing)
+
+
+def _with_clips_of(plan: StagePlan) -> list[ShardReference]:
+    """Shards of the last snapshot that can hold clips of stale shards.
+
+    A clip is in the shard that its hash h says: in s = h mod N now and in p = h mod P then. Both can only be where
+    s and p are the same modulo the greatest common divisor of N and P.
+    """
+    previous = plan.previous
+    if previous is None or keys.canonical_json(previous.spec) != keys.canonical_json(plan.spec):
+        return []
+    common = math.gcd(plan.encoding.num_shards, previous.encoding.num_shards)
+    wanted = {s % common for s in plan.stale}
+    return [r for r in previous.shards if r.shard % common in wanted]

@@ -320,3 +320,23 @@ def test_gc_says_what_it_would_delete(ws: Workspace) -> None:
     assert "deleted 2 files" in ws.perfnet("gc", "--min_age_h", "0", "--quiet")[1]
     assert len(before - ws.files()) == 2
     assert "--min_age_h: found -1.0, expected at least 0" in ws.perfnet("gc", "--min_age_h", "-1")[2]
+
+
+def test_costs_are_told_before_the_work(ws: Workspace) -> None:
+    """Nothing measured; then one clip more than was measured, which pose, render and flow will have to compute too."""
+    ws.list_clips(CLIPS[:7])
+    out = ws.perfnet("status")[1]
+    assert "cost: frames: computes 7 clips, an unknown number of frames; copies 0 clips; no rate" in out
+    assert "cost: flow: computes 7 clips, an unknown number of frames" in out
+    assert [ws.computed(stage) for stage in STAGES] == [7, 7, 7, 7]
+    assert "cost: " not in ws.perfnet("status")[1]
+    ws.list_clips(CLIPS)
+    said = ws.perfnet("run", "flow", "render", "--dry_run")[2]
+    costs = dict(re.findall(r"cost: (\S+): computes (.*)", said))
+    frames = sum(range(2, 9)) / 7  # what the first seven clips have, on average
+    assert costs["frames"].startswith(f"1 clips, {frames:.0f} frames; copies ")
+    assert {line.split("; copies ")[0] for name, line in costs.items() if name != "flow"} == {
+        "1 clips, 5 frames"
+    }
+    assert costs["flow"].startswith("1 clips, 4 frames; copies ")
+    assert len({line.split("copies ")[1].split(";")[0] for line in costs.values()}) == 1

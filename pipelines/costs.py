@@ -1,0 +1,48 @@
+"""What a plan would cost, stage by stage, in words."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from pipelines.chain import Chain, needs
+from pipelines.results import size
+from pipelines.stages import STAGES, store_name
+from stores.cost import Estimate, Work, estimate, measured_rate, work_after
+from stores.store import Store
+
+
+def costs(chain: Chain, stale: Iterable[str]) -> dict[str, Estimate]:
+    """Stage → what it would cost, for the stale ones of a plan in order; stages after a stale one count its changes."""
+    workspace, works, found = chain.config.workspace, dict[str, Work](), dict[str, Estimate]()
+    frames = measured_rate(Store(workspace, "frames").snapshot())
+    for stage in stale:
+        if stage not in STAGES:
+            continue
+        upstream = [works[name] for name in needs(stage, chain.config) if name in works]
+        works[stage] = work_after(chain.work(stage), upstream, chain.clips.clip_ids)
+        rate = measured_rate(Store(workspace, store_name(stage, chain.config)).snapshot())
+        found[stage] = estimate(
+            works[stage], rate, frames_per_clip=frames.frames_per_clip if frames else None
+        )
+    return found
+
+
+def cost_line(found: Estimate) -> str:
+    """One line: clips, frames, copies, core-hours and bytes."""
+    frames = "an unknown number of" if found.frames is None else str(found.frames)
+    does = f"computes {found.clips} clips, {frames} frames; copies {found.copied} clips"
+    if found.clips == 0:
+        return does
+    if found.core_hours is None:
+        return f"{does}; no rate measured yet"
+    return f"{does}; about {hours(found.core_hours)}, {size(found.size_bytes or 0)}"
+
+
+def hours(core_hours: float) -> str:
+    """Core-hours for people, in seconds where they are few."""
+    seconds = core_hours * 3600
+    return f"{seconds:.0f} core-seconds" if seconds < 100 else f"{core_hours:.2f} core-hours"
+
+
+def show_costs(chain: Chain, reasons: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Says for each stale stage of a plan what it would cost."""
+    for stage, found in costs(chain, [item for item, reason in reasons.items() if reason]).items():
+        say(f"cost: {store_name(stage, chain.config)}: {cost_line(found)}")
