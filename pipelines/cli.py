@@ -196,7 +196,7 @@ def _add_argument(parser: Any, name: str, parameter: inspect.Parameter, text: st
     empty = inspect.Parameter.empty
     if kind is bool:
         parser.add_argument(f"--{name}", action="store_true", help=text)
-    elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and kind == list[str]:
+    elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and kind in (list[str], list[str] | None):
         parser.add_argument(
             f"--{name}", nargs="+", type=str, required=default is empty, default=default, help=text
         )

@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, clips_ucf101
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
+from pipelines.experiment_commands import experiment
 from pipelines.export_commands import export_coco, export_mediasequence
 from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
@@ -248,6 +249,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "fuse": fuse,
     "compare": compare,
+    "experiment": experiment,
     "predict": predict,
     "status": status,
     "report": report,
