@@ -1,7 +1,7 @@
 """The whole chain as one table: stores, then training runs, then the evaluation; and what of it is stale."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from models import runs
@@ -93,6 +93,19 @@ class Chain:
     look_only: bool = False
     outcomes: list[prepare.Outcome] = field(default_factory=list)
     _looked: dict[str, prepare.Planned] = field(default_factory=dict)
+    _on_dataflow: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for Beam options that are unknown, or with which a job could not run."""
+        if self.beam_args:
+            from pipelines.beam_options import check_known, is_dataflow
+
+            check_known(self.beam_args)
+            self._on_dataflow = is_dataflow(self.beam_args)
+        if self._on_dataflow:
+            from pipelines.dataflow import check_job
+
+            check_job(self.beam_args, self.config)
 
     @cached_property
     def clips(self) -> ClipsTable:
@@ -200,14 +213,29 @@ class Chain:
         worked = False
         for item in items:
             if item in STAGES:
-                planned = self._prepared(item)
-                outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
-                self.outcomes.append(outcome)
-                self.screen.line(prepare.outcome_line(outcome))
-                worked |= bool(planned.plan.reason)
+                worked |= self._bring_up_to_date(item)
             elif self.reason(item):
                 self._learn(item)
                 worked = True
+        return worked
+
+    def _bring_up_to_date(self, stage: str) -> bool:
+        """Computes what is stale of one store and commits it; returns whether anything was stale."""
+        planned = self._prepared(stage)
+        worked, counters = bool(planned.plan.reason), {}
+        if self._on_dataflow and planned.plan.stale:
+            from pipelines.dataflow import await_running, check_videos
+
+            if planned.videos is not None:
+                check_videos(self.clips)
+            found = await_running(planned.plan, self.config, self.beam_args, self.screen)
+            if found is not None:
+                counters = dict(found)
+                planned = prepare.plan(stage, self.config, self.clips, self.identities)
+        outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
+        outcome = replace(outcome, counters={**counters, **outcome.counters})
+        self.outcomes.append(outcome)
+        self.screen.line(prepare.outcome_line(outcome))
         return worked
 
     def _learn(self, item: str) -> None:

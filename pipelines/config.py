@@ -91,12 +91,14 @@ class RunOptions:
         max_rejected: largest share of rejected clips with which a store is committed.
         retry_rejected: also try clips again that were rejected because of their data.
         force: compute the stores that are named on the command line again, fresh or not, and copy nothing.
+        leave_running: a job on Dataflow goes on when this process is stopped; the next run waits for it.
     """
 
     workers: int = 0
     max_rejected: float = 0.01
     retry_rejected: bool = False
     force: bool = False
+    leave_running: bool = False
 
     def __post_init__(self) -> None:
         require("run.workers", self.workers, 0 <= self.workers <= 1024, "between 0 and 1024")

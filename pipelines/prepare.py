@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
-from pipelines.progress import Screen, duration, job_log, stage_progress
+from pipelines.progress import Screen, duration, job_log, shard_progress, stage_progress
 from pipelines.stages import make_stage, put_models, store_name
 from stores import files, keys, leases
 from stores.clips import ClipsTable
@@ -195,13 +195,17 @@ def _run(
     screen: Screen,
 ) -> dict[str, int]:
     """Runs the Beam job over the stale shards."""
+    from pipelines.beam_options import is_dataflow, is_local
+    from pipelines.dataflow import complete
     from pipelines.runner import run_job
     from transforms.shards import UpdateShards
     from transforms.update import ShardUpdate
 
     plan = planned.plan
     put_models(planned.stage, config)
-    if plan.store.name == "flow":
+    if is_dataflow(beam_args):
+        beam_args = complete(beam_args, plan, config)
+    if plan.store.name == "flow" and is_local(beam_args):
         from transforms.flow import warm_up
 
         warm_up(config.flow)  # compiles once, so that worker processes find it on disk
@@ -210,8 +214,20 @@ def _run(
     update = UpdateShards(ShardUpdate(planned.stage, plan.store, plan.encoding, plan.spec), job_folder)
     local = files.is_local(job_folder)
     scratch = files.local_path(job_folder) if local else tempfile.mkdtemp(prefix="perfnet-job-")
-    with job_log(scratch), stage_progress(screen, plan.store.name, scratch, work if local else 0):
-        counters = run_job(plan.stale, update, scratch=scratch, workers=workers, beam_args=beam_args)
+    shown = (
+        stage_progress(screen, plan.store.name, scratch, work)
+        if local
+        else shard_progress(screen, plan.store.name, job_folder, len(plan.stale))
+    )
+    with job_log(scratch), shown:
+        counters = run_job(
+            plan.stale,
+            update,
+            scratch=scratch,
+            workers=workers,
+            beam_args=beam_args,
+            leave_running=config.run.leave_running,
+        )
     if not local:
         shutil.rmtree(scratch)
     return counters

@@ -16,6 +16,7 @@ from stores import files
 PROGRESS = "progress"
 _TERMINAL_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 15.0
+_REMOTE_PERIOD_S = 30.0
 
 
 @dataclass
@@ -124,6 +125,31 @@ def stage_progress(screen: Screen, stage: str, scratch: str, clips: int) -> Iter
         yield
     finally:
         done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def shard_progress(screen: Screen, stage: str, job_folder: str, shards: int) -> Iterator[None]:
+    """Shows shards done of total while the block runs, where workers elsewhere can only leave objects."""
+    ended = threading.Event()
+    done_folder = files.join(job_folder, "done")
+
+    def show() -> None:
+        started, before = time.monotonic(), 0
+        while not ended.wait(_REMOTE_PERIOD_S):
+            with contextlib.suppress(OSError):
+                done = len(files.list_names(done_folder))
+                if done != before:
+                    left = duration((time.monotonic() - started) / done * (shards - done))
+                    screen.live(f"{stage}: {done} of {shards} shards, {left} left")
+                before = done
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
         thread.join()
 
 

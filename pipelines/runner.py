@@ -13,18 +13,20 @@ from typing import Any
 
 import apache_beam as beam
 import grpc
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipelines.beam_options import is_dataflow, is_local
+from pipelines.dataflow import record, told
 from pipelines.progress import clips_in_flight
 from pipelines.worker import kill_workers
 from stores import files
 from stores.commit import StageFailed
+from transforms.shards import UpdateShards
 
-LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 _LOOK_S = 0.2
 # Processes give the parallelism; threads inside them would only fight for the same cores.
 _WORKER_ENVIRONMENT = {
@@ -39,12 +41,14 @@ _WORKER_ENVIRONMENT = {
 }
 
 
-def is_local(beam_args: Sequence[str]) -> bool:
-    return PipelineOptions(list(beam_args)).view_as(StandardOptions).runner in LOCAL_RUNNERS
-
-
 def run_job(
-    shards: Sequence[int], update: beam.PTransform, *, scratch: str, workers: int, beam_args: Sequence[str]
+    shards: Sequence[int],
+    update: UpdateShards,
+    *,
+    scratch: str,
+    workers: int,
+    beam_args: Sequence[str],
+    leave_running: bool = False,
 ) -> dict[str, int]:
     """Runs the update over the shards, blocks until it has ended, and returns the counters.
 
@@ -53,6 +57,7 @@ def run_job(
             where the job's own folder is local.
         workers: local worker processes; 1 runs inside this process.
         beam_args: Beam options as the user typed them after `--`; they win over `workers`.
+        leave_running: a job elsewhere goes on when this process is stopped.
 
     Raises:
         StageFailed: a local worker was killed or crashed, or the job failed; in one line.
@@ -61,16 +66,42 @@ def run_job(
     local = is_local(beam_args)
     runner = _local_runner(options, beam_args, min(workers, len(shards)), scratch) if local else None
     pipeline = beam.Pipeline(runner=runner, options=options)
-    pipeline | "Shards" >> beam.Create(list(shards)) | update  # type: ignore[operator]
+    pipeline | "Shards" >> beam.Create(list(shards)) | update
+    with in_one_line():
+        if local:
+            return _counters(_run_watched(pipeline, scratch))
+        with told() if is_dataflow(beam_args) else contextlib.nullcontext():
+            result = pipeline.run()
+            if is_dataflow(beam_args):
+                record(result, options, update.job_folder)
+            return wait(result, leave_running=leave_running)
+
+
+def wait(result: Any, *, leave_running: bool) -> dict[str, int]:
+    """Waits for a job elsewhere and returns its counters; when this process is stopped, so is the job."""
     try:
-        result = _run_watched(pipeline, scratch) if local else pipeline.run()
         result.wait_until_finish()
+    except (KeyboardInterrupt, SystemExit):
+        if not leave_running:
+            result.cancel()
+        raise
+    return _counters(result)
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turns whatever a runner raises into what a person can use; the rest is in the job's log.
+
+    Raises:
+        StageFailed: in place of any other exception.
+    """
+    try:
+        yield
     except StageFailed:
         raise
     except Exception as error:
         logging.getLogger(__name__).exception("the job failed")
         raise StageFailed(_last_line(error)) from error
-    return _counters(result)
 
 
 def _last_line(error: Exception) -> str:

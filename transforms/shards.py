@@ -12,11 +12,13 @@ from apache_beam.metrics import Metrics
 
 from stores import files
 from stores.plan import ShardTask
+from stores.store import summary_name
 from stores.summaries import ShardSummary
 from transforms.update import ShardUpdate
 
 PLAN = "plan.parquet"
 PROGRESS = "progress"
+DONE = "done"
 
 
 @dataclass(eq=False)
@@ -25,7 +27,8 @@ class UpdateShards(beam.PTransform):
 
     Attributes:
         update: stage, store, encoding and spec.
-        job_folder: holds the plan; on a local disk also the workers' progress files.
+        job_folder: holds the plan; on a local disk also the workers' progress files, on an object store one small
+            object for each finished shard.
     """
 
     update: ShardUpdate
@@ -48,11 +51,28 @@ class _UpdateShard(beam.DoFn):
         self._progress = _ProgressFile(self._job_folder)
 
     def process(self, shard: int) -> Iterator[int]:
-        summary = self._update.run(
-            read_task(self._job_folder, shard), on_start=self._progress.start, on_done=self._progress.done
-        )
+        summary = self._finished(shard)
+        if summary is None:
+            task = read_task(self._job_folder, shard)
+            summary = self._update.run(task, on_start=self._progress.start, on_done=self._progress.done)
+            self._note_finished(shard, summary)
         _count(summary)
         yield shard
+
+    def _finished(self, shard: int) -> ShardSummary | None:
+        """What an earlier try of this job made of the shard: runners elsewhere repeat whole bundles of shards."""
+        if files.is_local(self._job_folder):
+            return None
+        try:
+            name = files.read_bytes(files.join(self._job_folder, DONE, str(shard))).decode()
+        except FileNotFoundError:
+            return None
+        return self._update.store.summary(name)
+
+    def _note_finished(self, shard: int, summary: ShardSummary) -> None:
+        if not files.is_local(self._job_folder):
+            name = summary_name(summary).encode()
+            files.put_bytes(files.join(self._job_folder, DONE, str(shard)), name)
 
 
 def read_task(job_folder: str, shard: int) -> ShardTask:
