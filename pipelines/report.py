@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from models.options import RUNS
 from pipelines import report_facts, report_figures, report_results
@@ -17,6 +18,7 @@ from stores import files
 from stores.clips import ClipsTable, read_clips
 
 CLIPS = 10
+_TEMPLATE = Path(__file__).with_name("report.html")
 # Sections in the order of the page; each is shown where there is something in it.
 SECTIONS = {
     "accuracy": "Accuracy",
@@ -63,17 +65,22 @@ def page(config: Config) -> str:
         "bytes": size,
         "duration": duration,
     }
-    folder = resources.files("pipelines")
-    template = environment.from_string(folder.joinpath("report.html").read_text("utf-8"))
+    template = environment.from_string(_TEMPLATE.read_text("utf-8"))
     return template.render(
         facts,
         sections=sections,
         headline=_headline(facts),
-        css=folder.joinpath("report.css").read_text("utf-8"),
-        title=config.workspace.rstrip("/").rsplit("/", 1)[-1],
+        css=Markup(_TEMPLATE.with_suffix(".css").read_text("utf-8")),
+        title=_title(config.workspace),
         workspace=config.workspace,
         written=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
     )
+
+
+def _title(workspace: str) -> str:
+    """The workspace's own name, which is its parent's where it is only called workspace."""
+    names = [name for name in workspace.split("/") if name]
+    return names[-2] if names[-1] == "workspace" and len(names) > 1 else names[-1]
 
 
 def _prepared(config: Config, clips: ClipsTable) -> dict[str, Any]:

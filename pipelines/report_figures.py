@@ -71,7 +71,7 @@ def curves(runs: Mapping[str, Mapping[str, Curve]], *, metric: str, title: str, 
             )
         axes.set(xlabel="step", ylabel=metric)
         axes.set_ylim(0, 1.02 if metric == "accuracy" else None)
-        axes.legend(ncols=2, fontsize=9)
+        figure.legend(loc="outside upper left", ncols=4, fontsize=9)
         return _svg(figure, title=title, name=name)
 
 

@@ -1,0 +1,196 @@
+"""The report's content: known numbers, names of an attacker that stay text, sections only where there is something."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_workspace import HOSTILE_CLIP, LABELS, REJECTED_CLIP, put_report_workspace
+
+from models.predictions import Predictions
+from pipelines import cli, report_clips, report_facts, report_results
+from pipelines.config import load_config
+from pipelines.report import page, write_report
+from stores.clips import make_clips, write_clips
+
+VOID = {"meta", "link", "img", "source", "br", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of the page: elements with their attributes, and the text of each section."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: dict[str, str] = {}
+        self._section = ""
+        self._skipped = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag == "section":
+            self._section = dict(attrs)["id"] or ""
+
+    def handle_data(self, data: str) -> None:
+        self.texts[self._section] = " ".join([self.texts.get(self._section, ""), *data.split()])
+
+    def all(self, *tags: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return put_report_workspace(tmp_path_factory.mktemp("report") / "ws")
+
+
+@pytest.fixture(scope="module")
+def html(workspace: str) -> str:
+    return page(load_config(None, {"workspace": workspace}))
+
+
+@pytest.fixture(scope="module")
+def parsed(html: str) -> Page:
+    return Page(html)
+
+
+def test_names_from_outside_stay_text(html: str, parsed: Page) -> None:
+    assert not parsed.all("script", "iframe", "object", "embed", "form", "base")
+    assert not [name for _, found in parsed.elements for name in found if name.startswith("on")]
+    for label in LABELS:
+        assert label in parsed.texts["data"]
+    assert HOSTILE_CLIP in parsed.texts["clips"]
+    assert REJECTED_CLIP in parsed.texts["rejected"]
+    assert "<b>moov</b> atom\\x1b[31m not found" in parsed.texts["rejected"]
+    assert "line one" not in parsed.texts["rejected"]
+    assert "\x1b" not in html
+    assert any(HOSTILE_CLIP in image["alt"] for image in parsed.all("img"))
+
+
+def test_the_page_asks_the_network_for_nothing(html: str, parsed: Page) -> None:
+    addresses = [
+        value
+        for _, found in parsed.elements
+        for name, value in found.items()
+        if name in ("src", "srcset", "href", "xlink:href")
+    ]
+    assert addresses
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert not re.search(r"@import|url\((?!#)", html)
+    (policy,) = [found["content"] for found in parsed.all("meta") if "http-equiv" in found]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_structure_is_reachable(parsed: Page) -> None:
+    ids = [found["id"] for _, found in parsed.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    links = [found["href"].removeprefix("#") for found in parsed.all("a")]
+    assert links[0] == "main"
+    assert links[1:] == [found["id"] for found in parsed.all("section")]
+    assert set(links) <= set(ids)
+    assert all(found["alt"] for found in parsed.all("img"))
+    assert all(found["aria-label"] for found in parsed.all("svg"))
+    assert all(found["tabindex"] == "0" for found in parsed.all("div") if "scroll" in found.get("class", ""))
+
+
+def test_accuracies_are_those_of_the_predictions(parsed: Page) -> None:
+    rows = dict(re.findall(r"(rgb|pose|flow|fusion|student) (\d+\.\d%)", parsed.texts["accuracy"]))
+    # Fusion: pose is outvoted wherever rgb and flow agree, and three different answers tie.
+    assert {run: rows[run] for run in ("rgb", "pose", "flow", "student")} == {
+        "rgb": "50.0%",
+        "pose": "0.0%",
+        "flow": "66.7%",
+        "student": "100.0%",
+    }
+    assert "Accuracy on 6 test clips" in parsed.texts["accuracy"]
+    assert "most frequent class gives 33.3%" in parsed.texts["accuracy"]
+
+
+def test_stores_and_rejections_are_counted(parsed: Page) -> None:
+    assert "frames 12 1 144 0.0%" in parsed.texts["stages"]
+    assert "flow 12 0 132 0.0%" in parsed.texts["stages"]
+    assert "frames damaged 1 data decoding failed midway" in parsed.texts["rejected"]
+    assert "13 clips of 3 classes from 2 video files, in 3 groups" in parsed.texts["data"]
+    assert "all 7 6 13" in parsed.texts["data"]
+
+
+def test_gains_are_per_class(workspace: str) -> None:
+    evaluated = report_facts.read_evaluated(workspace)
+    gains = report_results.gains_over_rgb(evaluated)
+    flow = {row.label: row.gain for row in gains["flow"]}
+    assert flow == {LABELS[0]: 0.5, LABELS[1]: 0.0, LABELS[2]: 0.0}
+    assert {row.gain for row in gains["pose"]} == {-0.5}
+    assert list(gains) == ["pose", "flow", "student"]
+
+
+def test_sections_appear_only_where_there_is_something(tmp_path: Path) -> None:
+    untrained = put_report_workspace(tmp_path / "stores", trained=False)
+    found = [s["id"] for s in Page(page(load_config(None, {"workspace": untrained}))).all("section")]
+    assert found == ["data", "clips", "stages", "rejected", "configuration"]
+    write_clips(str(tmp_path / "clips"), make_clips([{"clip_id": "a", "uri": "a.mp4", "label": "l"}]))
+    bare = Page(page(load_config(None, {"workspace": str(tmp_path / "clips")})))
+    assert [s["id"] for s in bare.all("section")] == ["data", "stages", "configuration"]
+    assert bare.texts["stages"].count("not computed yet") == 4
+
+
+def test_an_animation_shows_what_is_stored(workspace: str, parsed: Page) -> None:
+    images = parsed.all("img")
+    assert len(images) == 10
+    right = next(image for image in images if "test/right-00" in image["alt"])
+    animation = Image.open(io.BytesIO(base64.b64decode(right["src"].removeprefix("data:image/webp;base64,"))))
+    assert animation.n_frames == 6  # 12 frames at 25 fps, every second one
+    assert (animation.width, animation.height) == (3 * 48 + 2 * 4, 40)
+    assert (str(animation.width), str(animation.height)) == (right["width"], right["height"])
+    flow = np.asarray(animation.convert("RGB"), float)[5:-5, -40:-8].mean(axis=(0, 1))
+    # 2 px of 8 to the right: a quarter of the way from white to red
+    np.testing.assert_allclose(flow, (255, 191, 191), atol=8)
+
+
+def test_pose_is_drawn_where_no_rendered_store_is_there(workspace: str) -> None:
+    config = load_config(None, {"workspace": workspace, "render.variant": "black-dot-6-uniform"})
+    panels = report_clips._Panels(config, ["test/right-00"])
+    assert "render" not in panels._readers
+    assert panels.animate("test/right-00", label="l", split="").streams == ("rgb", "pose", "flow")
+
+
+def test_clips_are_of_all_classes_and_test_clips_come_first() -> None:
+    rows = [
+        {"clip_id": f"{label}{i}", "uri": "x", "label": label, "split": "test" if i == 7 else "train"}
+        for label in "abc"
+        for i in range(9)
+    ]
+    chosen = report_clips.choose(make_clips(rows), "split", 10)
+    assert chosen[:3] == ["a7", "b7", "c7"]
+    assert [clip_id[0] for clip_id in chosen] == list("abcabcabca")
+    assert len(set(chosen)) == 10
+    assert report_clips.choose(make_clips(rows), "absent", 40) == report_clips.choose(
+        make_clips(rows), "none", 27
+    )
+
+
+def test_many_classes_give_a_list_of_mistakes_instead_of_a_matrix() -> None:
+    labels = [f"c{i:03d}" for i in range(400)]
+    logits = np.eye(400, dtype=np.float32)
+    logits[[3, 4]] = logits[[5, 5]]
+    (found,) = report_results.confusions({"rgb": Predictions(labels, labels, np.arange(400), logits)})
+    assert not found.cells
+    assert found.mistakes == [("c003", "c005", 1, 1.0), ("c004", "c005", 1, 1.0)]
+
+
+def test_the_command_writes_the_page(
+    workspace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["report", "--workspace", workspace]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{workspace}/reports/report.html (")
+    assert Path(workspace, "reports", "report.html").stat().st_size < 1_000_000
+    assert cli.run(["report", "--workspace", workspace, "--output", str(tmp_path)]) == 2
+    assert "is a folder, expected the name of a file" in capsys.readouterr().err
+    uri, size_bytes = write_report(
+        load_config(None, {"workspace": workspace}), str(tmp_path / "new" / "x.html")
+    )
+    assert Path(uri).stat().st_size == size_bytes
