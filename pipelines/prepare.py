@@ -22,13 +22,12 @@ from stores.identities import Identity
 from stores.plan import (
     ShardTask,
     StagePlan,
-    TaskClip,
+    VideoClips,
     build_tasks,
     choose_num_shards,
     expected_from_inputs,
     expected_from_videos,
     plan_stage,
-    video_clips,
 )
 from stores.store import Store
 from stores.summaries import Encoding, Snapshot
@@ -47,7 +46,7 @@ class Planned:
 
     stage: Stage
     plan: StagePlan
-    videos: dict[int, list[TaskClip]] | None
+    videos: VideoClips | None
     inputs: tuple[tuple[Store, Snapshot], ...]
     clip_specs: dict[str, str] | None = None
 
@@ -55,7 +54,7 @@ class Planned:
     def clips_in(self) -> int:
         """Clips that the stage should have an answer for."""
         if self.videos is not None:
-            return sum(map(len, self.videos.values()))
+            return self.videos.num_clips
         return min(snapshot.totals["clips"] for _, snapshot in self.inputs)
 
 
@@ -105,7 +104,7 @@ def plan(
     store = Store(config.workspace, store_name(stage_name, config))
     how = {"retry_rejected": config.run.retry_rejected, "force": force}
     if not stage.inputs:
-        videos = video_clips(clips, identities, spec, encoding.num_shards)
+        videos = VideoClips(clips, identities, spec, encoding.num_shards)
         expected = expected_from_videos(spec, videos)
         planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, **how)
         return Planned(stage, planned, videos, ())

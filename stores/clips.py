@@ -60,9 +60,12 @@ class ClipsTable:
             raise ValueError("the columns of the clips table have different lengths")
         if not self.clip_ids:
             raise ValueError("the clips table is empty")
-        for clip_id, uri, label in zip(self.clip_ids, self.uris, self.labels, strict=True):
+        for clip_id in self.clip_ids:
             _check_text("clip_id", clip_id, clip_id)
+        first_of = dict(zip(reversed(self.labels), reversed(self.clip_ids), strict=True))
+        for label, clip_id in first_of.items():
             _check_text("label", label, clip_id)
+        for uri in set(self.uris):
             files.check_uri(uri)
         for clip_id, start, stop in zip(self.clip_ids, self.starts_s, self.stops_s, strict=True):
             _check_segment(clip_id, start, stop)
@@ -95,14 +98,15 @@ class ClipsTable:
 
 
 def _check_text(column: str, text: str, clip_id: str) -> None:
+    if text and len(text) <= MAX_CLIP_ID_CHARACTERS and text.isprintable():
+        return
     shown = files.printable(clip_id)[:200]
     if not text or len(text) > MAX_CLIP_ID_CHARACTERS:
         raise ValueError(f"clip '{shown}': {column} must have 1 to {MAX_CLIP_ID_CHARACTERS} characters")
-    if not text.isprintable():
-        found = files.printable(text)[:200]
-        raise ValueError(
-            f"clip '{shown}': {column} holds a control or unprintable character ('{found}'); rename it"
-        )
+    found = files.printable(text)[:200]
+    raise ValueError(
+        f"clip '{shown}': {column} holds a control or unprintable character ('{found}'); rename it"
+    )
 
 
 def _check_segment(clip_id: str, start: float, stop: float | None) -> None:
@@ -160,6 +164,12 @@ def write_clips(workspace: str, clips: ClipsTable) -> None:
         pq.write_table(table, path)
 
 
+def _shared(column: list) -> list:
+    """The column with one object for each distinct value: labels and splits of large collections repeat."""
+    values: dict = {}
+    return [values.setdefault(value, value) for value in column]
+
+
 def read_clips(workspace: str) -> ClipsTable:
     """Reads `clips.parquet`.
 
@@ -172,8 +182,8 @@ def read_clips(workspace: str) -> ClipsTable:
             f"{files.printable(uri)} does not exist; make it with `perfnet clips folder` or `perfnet clips csv`"
         )
     try:
-        with files.open_read(uri) as file:
-            table = pq.read_table(file)
+        with files.open_read(uri) as file, pq.ParquetFile(file) as parquet:
+            table = parquet.read()  # pq.read_table would load pandas
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{uri} is not a Parquet file ({error}); make it again with `perfnet clips`"
@@ -181,7 +191,7 @@ def read_clips(workspace: str) -> ClipsTable:
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{uri} has no column {', '.join(missing)}; make it again with `perfnet clips`")
-    columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns = {name: _shared(table[name].to_pylist()) for name in table.column_names}
     return ClipsTable(
         clip_ids=columns["clip_id"],
         uris=columns["uri"],

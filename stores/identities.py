@@ -13,7 +13,7 @@ FILE = "identities.parquet"
 _THREADS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What a video is.
 
@@ -71,18 +71,21 @@ def read_identities(workspace: str) -> dict[str, Identity]:
     """What the workspace's cache knows, by uri."""
     uri = files.join(workspace, FILE)
     try:
-        with files.open_read(uri) as file:
-            table = pq.read_table(file)
-        return {row["uri"]: Identity(**row) for row in table.to_pylist()}
-    except (FileNotFoundError, pa.ArrowInvalid, TypeError):
+        with files.open_read(uri) as file, pq.ParquetFile(file) as parquet:
+            table = parquet.read()  # pq.read_table would load pandas
+        columns = (table[name].to_pylist() for name in ("uri", "size_bytes", "modified", "digest"))
+        return {values[0]: Identity(*values) for values in zip(*columns, strict=True)}
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError):
         return {}  # a cache: what is missing or damaged is read again
 
 
 def write_identities(workspace: str, identities: dict[str, Identity]) -> None:
     """Writes the workspace's cache whole."""
-    rows = [vars(identities[uri]) for uri in sorted(identities)]
+    kept = [identities[uri] for uri in sorted(identities)]
     schema = pa.schema(
         [("uri", pa.string()), ("size_bytes", pa.int64()), ("modified", pa.string()), ("digest", pa.string())]
     )
+    columns = [[getattr(identity, name) for identity in kept] for name in schema.names]
+    table = pa.table([pa.array(c, t) for c, t in zip(columns, schema.types, strict=True)], schema=schema)
     with files.staged(files.join(workspace, FILE)) as path:
-        pq.write_table(pa.Table.from_pylist(rows, schema), path)
+        pq.write_table(table, path)

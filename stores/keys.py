@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces; refuses NaN and anything that JSON does not know."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: object) -> str:
@@ -23,7 +25,19 @@ def shard_of(clip_id: str, num_shards: int) -> int:
 
 def frames_clip_key(spec: Mapping[str, Any], content: str, start_s: float, stop_s: float | None) -> str:
     """Key of a clip in the frames store: spec, content digest of the video, segment."""
-    return digest([spec, content, start_s, stop_s])
+    return frames_clip_keys(spec)(content, start_s, stop_s)
+
+
+def frames_clip_keys(spec: Mapping[str, Any]) -> Callable[[str, float, float | None], str]:
+    """The same for many clips: the digest of [spec, content, start_s, stop_s], of which the spec is hashed once."""
+    begun = hashlib.sha256(f"[{canonical_json(spec)},".encode())
+
+    def key(content: str, start_s: float, stop_s: float | None) -> str:
+        found = begun.copy()
+        found.update(canonical_json([content, start_s, stop_s])[1:].encode())
+        return found.hexdigest()
+
+    return key
 
 
 def clip_key(spec: Mapping[str, Any], input_keys: Sequence[str]) -> str:

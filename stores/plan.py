@@ -5,7 +5,7 @@ Planning reads the clips table, the input stores' snapshots and one file listing
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class ShardTask:
     clips: tuple[TaskClip, ...]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(self, default=vars, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, content: str) -> "ShardTask":
@@ -107,25 +107,44 @@ def choose_num_shards(clips: int) -> int:
     return shards
 
 
-def video_clips(
-    clips: ClipsTable, identities: Mapping[str, Identity], spec: Mapping[str, Any], num_shards: int
-) -> dict[int, list[TaskClip]]:
-    """The clips table as the first stage's work, by shard; not yet known what of it is done."""
-    shards: dict[int, list[TaskClip]] = {shard: [] for shard in range(num_shards)}
-    rows = zip(clips.clip_ids, clips.uris, clips.starts_s, clips.stops_s, strict=True)
-    for clip_id, uri, start_s, stop_s in rows:
-        identity = identities[uri]
-        key = keys.frames_clip_key(spec, identity.digest, start_s, stop_s)
+class VideoClips(Mapping[int, list[TaskClip]]):
+    """The clips table as the first stage's work, by shard; not yet known what of it is done.
+
+    A shard's clips are made when they are asked for: of a large collection only stale shards stay in memory.
+    """
+
+    def __init__(
+        self, clips: ClipsTable, identities: Mapping[str, Identity], spec: Mapping[str, Any], num_shards: int
+    ) -> None:
+        self.num_clips = len(clips)
+        self._clips, self._identities = clips, identities
+        self._key = keys.frames_clip_keys(spec)
+        self._rows: list[list[int]] = [[] for _ in range(num_shards)]
+        for row, clip_id in enumerate(clips.clip_ids):
+            self._rows[keys.shard_of(clip_id, num_shards)].append(row)
+
+    def __getitem__(self, shard: int) -> list[TaskClip]:
+        return [self._clip(row) for row in self._rows[shard]]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._rows)))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _clip(self, row: int) -> TaskClip:
+        clips = self._clips
+        clip_id, start_s, stop_s = clips.clip_ids[row], clips.starts_s[row], clips.stops_s[row]
+        identity = self._identities[clips.uris[row]]
         video = {
             "clip_id": clip_id,
-            "uri": uri,
+            "uri": identity.uri,
             "start_s": start_s,
             "stop_s": stop_s,
             "bytes": identity.size_bytes,
             "modified": identity.modified,
         }
-        shards[keys.shard_of(clip_id, num_shards)].append(TaskClip(clip_id, key, video))
-    return shards
+        return TaskClip(clip_id, self._key(identity.digest, start_s, stop_s), video)
 
 
 def expected_from_videos(spec: Mapping[str, Any], shards: Mapping[int, Sequence[TaskClip]]) -> dict[int, str]:

@@ -1,5 +1,6 @@
 """A store on disk: its folder, its summaries and its snapshot."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,7 @@ class Store:
         """
         uri = files.join(self.folder, SNAPSHOT)
         try:
-            return Snapshot.from_json(files.read_bytes(uri), uri)
+            return _parsed(uri, files.read_bytes(uri))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -82,6 +83,18 @@ class Store:
         name = summary_name(summary)
         files.put_bytes(self.shard_uri(name), summary.to_json())
         return name
+
+
+_snapshots: dict[str, tuple[bytes, Snapshot]] = {}
+
+
+def _parsed(uri: str, content: bytes) -> Snapshot:
+    """The snapshot in `content`; the last one of each store is kept, since those of large stores take a second."""
+    digest = hashlib.sha256(content).digest()
+    known = _snapshots.get(uri)
+    if known is None or known[0] != digest:
+        known = _snapshots[uri] = digest, Snapshot.from_json(content, uri)
+    return known[1]
 
 
 def stem_of(shard: int, key: str, encoding: Encoding) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -99,7 +99,8 @@ class ShardSummary:
         return keys.digest([self.sha256, [[r.clip_id, r.key, r.reason] for r in self.rejected]])
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=0).encode()
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(values, default=vars, sort_keys=True, ensure_ascii=False, indent=0).encode()
 
     @classmethod
     def from_json(cls, content: bytes, name: str) -> "ShardSummary":
@@ -194,7 +195,7 @@ class Snapshot:
             "spec": dict(self.spec),
             "encoding": asdict(self.encoding),
             "totals": self.totals,
-            "shards": [asdict(s) for s in self.shards],
+            "shards": [vars(s) for s in self.shards],
         }
         return json.dumps(values, sort_keys=True, ensure_ascii=False, indent=0).encode()
 

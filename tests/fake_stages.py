@@ -10,11 +10,11 @@ from stores.clips import ClipsTable, make_clips
 from stores.identities import Identity
 from stores.plan import (
     StagePlan,
+    VideoClips,
     build_tasks,
     expected_from_inputs,
     expected_from_videos,
     plan_stage,
-    video_clips,
 )
 from stores.records import FlowPair, Frame, People
 from stores.rejections import ClipRejected
@@ -141,7 +141,7 @@ def plan_frames(
     **kw: Any,
 ) -> tuple[StagePlan, dict]:
     spec = spec_of(stage)
-    videos = video_clips(clips, identities_of(clips, **kw), spec, num_shards)
+    videos = VideoClips(clips, identities_of(clips, **kw), spec, num_shards)
     planned = plan_stage(
         Store(workspace, "frames"),
         spec=spec,

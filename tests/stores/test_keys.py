@@ -42,3 +42,9 @@ def test_held_digest_does_not_depend_on_order(clips: list[tuple[str, str]]) -> N
 def test_shards_split_when_their_number_is_multiplied(clip_id: str, shards: int, factor: int) -> None:
     """Shard j of k·N comes from shard j mod N."""
     assert keys.shard_of(clip_id, shards * factor) % shards == keys.shard_of(clip_id, shards)
+
+
+def test_keys_of_many_clips_are_digests_of_the_whole_list() -> None:
+    spec = {"stage": "frames", "options": {"fps": 25, "größe": None}}
+    for content, start, stop in (("md5:x", 0.0, None), ("md5:ÿ", 1.5, 2.0)):
+        assert keys.frames_clip_key(spec, content, start, stop) == keys.digest([spec, content, start, stop])
