@@ -160,6 +160,9 @@ def load_config(path: str | None, overrides: Mapping[str, Any] | None = None) ->
         ValueError: unreadable file, unknown key (names the nearest), wrong type or value; one line each.
     """
     values = _read_yaml(path) if path else {}
+    if "rows" in values:
+        shown = files.printable(path or "")
+        raise ValueError(f"--config: {shown} is a table; run `perfnet experiment {shown}`")
     for name, value in (overrides or {}).items():
         _assign(values, name, value)
     _refuse_unknown(values, Config, "", path)
@@ -224,10 +227,22 @@ def _build(values: Mapping[str, Any], path: str | None) -> Config:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
-        parsed = parser.parse_object({k: v for k, v in values.items() if v is not None})
+        parsed = parser.parse_object({k: _with_defaults(k, v) for k, v in values.items() if v is not None})
         return Config(**vars(parser.instantiate(parsed)))
     except ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
+
+
+def _with_defaults(name: str, given: Any) -> Any:
+    """A section with the defaults of its class beside what is given.
+
+    The parser would take them from a finished section, in which one default may already follow from another: the
+    blocks of a network from its backbone.
+    """
+    section = {f.name: f.type for f in dataclasses.fields(Config)}[name]
+    if not dataclasses.is_dataclass(section):
+        return given
+    return {f.name: f.default for f in dataclasses.fields(section)} | dict(given)
 
 
 def _one_line(message: str) -> str:

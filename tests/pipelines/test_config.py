@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.options import NetworkOptions
 from pipelines.config import Config, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -76,11 +77,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(str(tmp_path / "nowhere.yaml"))
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
-def test_recipes_load(recipe: Path) -> None:
-    assert load_config(str(recipe)).workspace
+def test_a_table_is_no_configuration() -> None:
+    with pytest.raises(ValueError, match=r"table4.yaml is a table; run `perfnet experiment .*table4.yaml`"):
+        load_config(str(ROOT / "recipes" / "table4.yaml"))
 
 
 def test_a_written_configuration_reads_back(tmp_path: Path) -> None:
     config = load_config(str(ROOT / "recipes" / "ut_interaction.yaml"))
     assert config_of(tmp_path, config.to_yaml()) == config
+
+
+def test_what_follows_from_a_backbone_follows_from_the_one_that_is_named(tmp_path: Path) -> None:
+    assert load_config(None, {"network.backbone": "s3dg"}).network == NetworkOptions(backbone="s3dg")
+    path = tmp_path / "c.yaml"
+    path.write_text("network: {backbone: s3dg, width: 0.5}")
+    assert load_config(str(path)).network == NetworkOptions(backbone="s3dg", width=0.5)
+    assert load_config(None, {"train.epochs": 3}).network == NetworkOptions()
