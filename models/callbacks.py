@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor
 
+from models.ranks import agreed
 from stores import files
 
 Progress = Callable[[str], None]
@@ -74,11 +75,17 @@ class ResumeCheckpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if time.monotonic() - self._saved_s >= self._every_s:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # between two parts of a batch: gradients are no part of a checkpoint
+        if not agreed(time.monotonic() - self._saved_s >= self._every_s):
+            return
+        if trainer.is_global_zero:
             self._before()
             with files.staged(self._uri) as path:
                 trainer.save_checkpoint(path)
-            self._saved_s = time.monotonic()
+        else:
+            trainer.save_checkpoint("")  # takes part, writes nothing
+        self._saved_s = time.monotonic()
 
 
 class BestWeights(pl.Callback):

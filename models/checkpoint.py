@@ -3,7 +3,7 @@
 import io
 import pickle
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from models.s3d import S3DG
 from stores import files
 
 FORMAT = 1
+_NOT_IN_WEIGHTS = ("dropout", "inflate_from", "start_from")
 
 
 def build_network(
@@ -74,6 +75,22 @@ class Checkpoint:
             ) from error
         return network.eval()
 
+    def transfer(self, network: nn.Module, options: NetworkOptions, *, stream: str) -> None:
+        """Puts everything but the classifier into a network that is to be trained for `stream`.
+
+        Raises:
+            ValueError: the checkpoint is of another backbone, shape or kind of stream; names the difference.
+        """
+        refusal = f"network.start_from: the checkpoint of run {self.run}"
+        if (self.stream == "flow") != (stream == "flow"):
+            raise ValueError(f"{refusal} looks at {self.stream}, the run to be trained at {stream}")
+        own = asdict(self.network)
+        for name, wanted in asdict(options).items():
+            if name not in _NOT_IN_WEIGHTS and own[name] != wanted:
+                raise ValueError(f"{refusal} has network.{name} {own[name]}, the configuration {wanted}")
+        body = {name: v for name, v in self.weights.items() if not name.startswith("classifier.")}
+        network.load_state_dict(body, strict=False)
+
     def save(self, uri: str) -> None:
         """Writes the file whole."""
         content = {
@@ -81,7 +98,7 @@ class Checkpoint:
             "run": self.run,
             "stream": self.stream,
             "labels": list(self.labels),
-            "network": asdict(self.network),
+            "network": asdict(replace(self.network, inflate_from=None, start_from=None)),
             "normalisation": self.normalisation.to_dict(),
             "evaluate": asdict(self.evaluate),
             "frames": self.frames,

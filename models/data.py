@@ -3,6 +3,7 @@
 Shape legend: B clips, T frames, H rows, W columns, C channels.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,10 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from models.drawn import DrawnPose
 from models.options import DataOptions, EvaluateOptions
+from models.ranks import ALONE, Ranks
 from models.selection import LabelledClip
 from models.windows import (
     Augmentation,
@@ -82,32 +84,43 @@ class StreamClips:
     reader: ClipRecords | DrawnPose
     cache: ClipCache
 
-    def window(self, clip: LabelledClip, window: Window) -> NDArray[np.uint8]:
-        """Decoded, scaled, cropped and mirrored: uint8 [T, H, W, C].
+    def shape(self, window: Window) -> tuple[int, int, int, int]:
+        """[T, H, W, C] of a window."""
+        return window.frames, window.height_px, window.width_px, CHANNELS[self.stream]
+
+    def window(
+        self, clip: LabelledClip, window: Window, out_THWC: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Decoded, scaled, cropped and mirrored: uint8 [T, H, W, C], written into `out_THWC` where it is given.
 
         Flow i belongs to frame i; only where the clip ends is the last flow repeated. Mirroring changes the sign
         of its x. Values of flow are not multiplied by `window.scale` here, 8 bits could not hold them.
         """
-        indices_T = window.indices(self._records(clip))
+        if out_THWC is None:
+            out_THWC = np.empty(self.shape(window), np.uint8)
         draw_mirrored = window.mirrored and isinstance(self.reader, DrawnPose)
-        left_px = window.left_px
-        if draw_mirrored:
-            left_px = scaled_size(*clip.size_px, window.scale)[1] - window.left_px - window.width_px
-        rows = slice(window.top_px, window.top_px + window.height_px)
-        columns = slice(left_px, left_px + window.width_px)
-        shape = (window.frames, window.height_px, window.width_px, CHANNELS[self.stream])
-        out_THWC = np.empty(shape, np.uint8)
-        wanted, at = np.unique(indices_T, return_index=True)
+        place = self._place(clip, window, draw_mirrored)
+        wanted, at = np.unique(window.indices(self._records(clip)), return_index=True)
         ends = [*at[1:], window.frames]
         images = self._frames(clip, wanted, mirrored=draw_mirrored)
         for image_HWC, begin, end in zip(images, at, ends, strict=True):
             if window.scale != 1:
                 height_px, width_px = scaled_size(*clip.size_px, window.scale)
                 image_HWC = cv2.resize(image_HWC, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
-            out_THWC[begin:end] = image_HWC[rows, columns]
-        if not window.mirrored or draw_mirrored:
-            return out_THWC
-        return mirror(out_THWC, is_flow=self.stream == "flow")
+            if window.mirrored and not draw_mirrored:
+                mirror(image_HWC[place], is_flow=self.stream == "flow", out_HWC=out_THWC[begin])
+            else:
+                out_THWC[begin] = image_HWC[place]
+            out_THWC[begin + 1 : end] = out_THWC[begin]
+        return out_THWC
+
+    def _place(self, clip: LabelledClip, window: Window, draw_mirrored: bool) -> tuple[slice, slice]:
+        """Rows and columns of the crop in the scaled picture."""
+        left_px = window.left_px
+        if draw_mirrored:
+            left_px = scaled_size(*clip.size_px, window.scale)[1] - window.left_px - window.width_px
+        rows = slice(window.top_px, window.top_px + window.height_px)
+        return rows, slice(left_px, left_px + window.width_px)
 
     def _records(self, clip: LabelledClip) -> int:
         return clip.frames - (self.stream == "flow")
@@ -148,13 +161,15 @@ class StreamClips:
             yield image_HWC
 
 
-def mirror(clip_THWC: NDArray[np.uint8], *, is_flow: bool) -> NDArray[np.uint8]:
+def mirror(
+    image_HWC: NDArray[np.uint8], *, is_flow: bool, out_HWC: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Columns reversed; the x component of flow changes its sign about 128."""
-    mirrored_THWC = np.ascontiguousarray(clip_THWC[:, :, ::-1])
+    mirrored_HWC = cv2.flip(image_HWC, 1, dst=out_HWC)
     if is_flow:
         # 1 ↔ 255 and 128 ↔ 128. A lossy encoding can make 0 of 1: it becomes 255 as well.
-        np.subtract(0, np.maximum(mirrored_THWC[..., 0], 1), out=mirrored_THWC[..., 0])
-    return mirrored_THWC
+        np.subtract(0, np.maximum(mirrored_HWC[..., 0], 1), out=mirrored_HWC[..., 0])
+    return mirrored_HWC
 
 
 @dataclass(frozen=True)
@@ -213,44 +228,86 @@ class AlignedWindows(Dataset):
         return len(self._clips)
 
     def __getitem__(self, place: Place) -> Batch:
-        """One sample: uint8 [T, H, W, C] under each stream's name, and what the training step needs with it."""
-        clip = self._clips[place[1]]
-        window = self._choose(clip, place)
-        streams = {s.stream: torch.from_numpy(s.window(clip, window)) for s in self._streams}
-        return streams | {
-            "class": clip.class_index,
-            "clip_id": clip.clip_id,
-            "brightness": np.float32(window.brightness),
-            "contrast": np.float32(window.contrast),
-            "scale": np.float32(window.scale),
+        """One sample: the same without B."""
+        return {name: values[0] for name, values in self.__getitems__([place]).items()}
+
+    def __getitems__(self, places: Sequence[Place]) -> Batch:
+        """One batch: uint8 [B, T, H, W, C] under each stream's name, and what the training step needs with it.
+
+        Frames are decoded straight into the batch: it is never put together from samples.
+        """
+        clips = [self._clips[index] for _, index in places]
+        windows = [self._choose(clip, place) for clip, place in zip(clips, places, strict=True)]
+        batch: Batch = {}
+        for stream in self._streams:
+            batch[stream.stream] = _empty(len(places), *stream.shape(windows[0]))
+            arrays = batch[stream.stream].numpy()
+            for clip, window, out_THWC in zip(clips, windows, arrays, strict=True):
+                stream.window(clip, window, out_THWC)
+        return batch | {
+            "class": torch.tensor([clip.class_index for clip in clips]),
+            "clip_id": [clip.clip_id for clip in clips],
+            "brightness": torch.tensor([window.brightness for window in windows], dtype=torch.float32),
+            "contrast": torch.tensor([window.contrast for window in windows], dtype=torch.float32),
+            "scale": torch.tensor([window.scale for window in windows], dtype=torch.float32),
         }
+
+
+def _empty(*shape: int) -> torch.Tensor:
+    """Memory for a batch; in a loader process that which it shares with the training process."""
+    empty = torch.empty(0, dtype=torch.uint8)
+    if get_worker_info() is None:
+        return empty.new_empty(shape)
+    storage = empty.untyped_storage()._new_shared(math.prod(shape))
+    return empty.new_empty(0).set_(storage, 0, shape)
 
 
 class EpochBatches(Sampler):
     """Batches of places in the order of each epoch; what is left over at its end waits for the next one.
 
+    Each batch is cut into equal parts, `accumulate` for each of the ranks, and one rank yields its own: all
+    ranks yield equally many parts of equal size, so none waits for another that has no more.
     `start` skips the batches that an interrupted epoch has already seen.
+
+    Raises:
+        ValueError: the batch cannot be cut into that many equal parts.
     """
 
-    def __init__(self, clips: int, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, clips: int, *, batch_size: int, seed: int, accumulate: int = 1, ranks: Ranks = ALONE
+    ) -> None:
+        parts = accumulate * ranks.world
+        if batch_size % parts:
+            raise ValueError(
+                f"train.batch_size: found {batch_size}, expected a multiple of {parts} (train.accumulate "
+                f"{accumulate} × {ranks.world} devices)"
+            )
         self._clips, self._batch_size, self._seed = clips, batch_size, seed
+        self._accumulate, self._ranks = accumulate, ranks
         self._epoch = 0
         self.start = 0
         # Lightning sets the epoch on the sampler inside a batch sampler; here they are one.
         self.sampler = self
 
-    def __len__(self) -> int:
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
         return self._clips // self._batch_size
+
+    def __len__(self) -> int:
+        return self.steps * self._accumulate
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[list[Place]]:
         order = epoch_order(self._seed, self._epoch, self._clips)
+        size = self._batch_size // (self._accumulate * self._ranks.world)
         start, self.start = self.start, 0
-        for batch in range(start, len(self)):
-            chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield [(self._epoch, int(index)) for index in chosen]
+        for batch in range(start, self.steps):
+            for turn in range(self._accumulate):
+                first = batch * self._batch_size + (turn * self._ranks.world + self._ranks.rank) * size
+                yield [(self._epoch, int(index)) for index in order[first : first + size]]
 
 
 def _start_worker(_: int) -> None:
@@ -258,23 +315,28 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def training_loader(dataset: AlignedWindows, batches: EpochBatches, *, workers: int) -> DataLoader:
-    """Loads training batches, in `workers` processes if there are any."""
-    if not workers:
-        return DataLoader(dataset, batch_sampler=batches)
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=True,
-        # Forking a process that runs threads (OpenMP, Arrow, object stores) can hang its children.
-        multiprocessing_context="spawn",
-        worker_init_fn=_start_worker,
-    )
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def loader(
+    dataset: AlignedWindows, batches: EpochBatches | Sequence[Sequence[Place]], *, workers: int = 0
+) -> DataLoader:
+    """Loads the batches of these places, in `workers` processes if there are any."""
+    processes: dict[str, Any] = {}
+    if workers:
+        processes = {
+            "num_workers": workers,
+            "persistent_workers": True,
+            # Forking a process that runs threads (OpenMP, Arrow, object stores) can hang its children.
+            "multiprocessing_context": "spawn",
+            "worker_init_fn": _start_worker,
+        }
+    pinned = torch.cuda.is_available()
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=_as_it_is, pin_memory=pinned, **processes)
 
 
 def batches_in_order(dataset: AlignedWindows, batch_size: int, *, epoch: int = 0) -> Iterator[Batch]:
     """All clips once, in order, in this process; the last batch may be smaller."""
     places = [(epoch, index) for index in range(len(dataset))]
-    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-    return iter(DataLoader(dataset, batch_sampler=batches))
+    return iter(loader(dataset, [places[i : i + batch_size] for i in range(0, len(places), batch_size)]))

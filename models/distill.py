@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from models.data import Batch
+from models.hardware import frozen
 from models.losses import cross_entropy, gradient_ratio, separate_losses, unified_loss
 from models.normalisation import Normalisation
 from models.options import StudentOptions
@@ -20,21 +21,30 @@ from models.streams import StreamClassifier, network_input
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen network with the stream it looks at."""
+    """A frozen network with the stream it looks at, of whatever backbone."""
 
     network: nn.Module
     stream: str
     normalisation: Normalisation
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "Teacher":
-        network = checkpoint.build().requires_grad_(False)
+    def of(cls, checkpoint: Checkpoint, *, precision: str, compiled: bool = False) -> "Teacher":
+        """From a checkpoint, in the arithmetic of the training.
+
+        Args:
+            precision, compiled: as `train.precision` and `train.compile`.
+        """
+        network = frozen(checkpoint.build(), precision=precision)
+        if compiled:
+            network.compile()
         return cls(network, checkpoint.stream, checkpoint.normalisation)
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Tensor:
-        """Its logits [B, N] of its own stream of the batch."""
-        return self.network(network_input(batch, self.stream, self.normalisation))
+        """Its logits [B, N] of its own stream of the batch, in float32."""
+        clip_BCTHW = network_input(batch, self.stream, self.normalisation)
+        dtype = next(self.network.parameters()).dtype
+        return self.network(clip_BCTHW.to(dtype)).float()
 
 
 class DistilledClassifier(StreamClassifier):
@@ -61,7 +71,7 @@ class DistilledClassifier(StreamClassifier):
 
     def loss(self, logits_BN: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy plus the weighted distillation losses, and each of them for the log."""
-        taught = {name: teacher.logits(batch).float() for name, teacher in self._teachers.items()}
+        taught = {name: teacher.logits(batch) for name, teacher in self._teachers.items()}
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
             self._log_pull(logits_BN, taught, batch)
         label = cross_entropy(logits_BN, batch["class"], label_smoothing=self.options.label_smoothing)

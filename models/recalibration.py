@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 
 import torch
+import torch.distributed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.data import Batch
+from models.ranks import summed
 
 
 @torch.no_grad()
@@ -24,4 +26,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Batch]) -> None:
         module(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        if torch.distributed.is_initialized():  # the ranks have looked at equally many batches
+            for statistics in (norm.running_mean, norm.running_var):
+                summed(statistics).div_(torch.distributed.get_world_size())
     module.eval()

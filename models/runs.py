@@ -17,12 +17,15 @@ from models.options import ModelOptions, role_of
 from models.selection import LabelledClip, Selection, select_clips
 from stores import files, keys
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same document leads to other weights."""
 
 EVALUATION_VERSION = 2
 _NOT_IN_DATA = ("workers", "cache_mb")
-_NOT_IN_TRAIN = ("checkpoint_minutes", "threads")
+# What machine it runs on, and how: the same weights but for rounding and, with several devices, the batch that
+# each normalisation layer sees.
+_NOT_IN_TRAIN = ("checkpoint_minutes", "threads", "devices", "compile", "checkpoint_activations")
+_WEIGHTS = ("inflate_from", "start_from")
 _NOT_IN_EVALUATE = ("batch_size",)
 
 
@@ -141,7 +144,7 @@ def training_document(
     document: dict[str, Any] = {
         "version": VERSION,
         "run": role_of(run),
-        "network": asdict(options.network),
+        "network": _without(options.network, _WEIGHTS) | _initial_weights(options),
         "data": _without(options.data, _NOT_IN_DATA),
         "train": _without(options.train, _NOT_IN_TRAIN),
         "stores": {stream: _describe(selection, stream) for stream in selection.readers},
@@ -155,6 +158,19 @@ def training_document(
             for teacher in teachers_of(run, options)
         }
     return json.loads(keys.canonical_json(document))
+
+
+def _initial_weights(options: ModelOptions) -> dict[str, str]:
+    """Digests of the files that training starts from: it is their content that counts, not where they lie."""
+    found = {}
+    for name in _WEIGHTS:
+        uri = getattr(options.network, name)
+        if uri:
+            try:
+                found[name] = files.digest(uri).hexdigest()
+            except (FileNotFoundError, IsADirectoryError) as error:
+                raise ValueError(f"network.{name}: {files.printable(uri)} does not exist") from error
+    return found
 
 
 def _describe(selection: Selection, stream: str) -> dict[str, Any]:

@@ -1,76 +1,41 @@
 """Trains one run of a workspace: selects its clips, fits its network, writes its checkpoint."""
 
-import logging
-import sys
-import types
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
-from models.callbacks import BestWeights, MetricsFile, Progress, ProgressLines, ResumeCheckpoints
-from models.checkpoint import Checkpoint, build_network, load_checkpoint
-from models.data import AlignedWindows, Batch, CentralWindows, EpochBatches, RandomWindows, training_loader
-from models.distill import DistilledClassifier, Teacher
-from models.hardware import autocast, lightning_precision, use_threads
-from models.normalisation import normalisation_of
+from models.callbacks import Progress
+from models.checkpoint import Checkpoint, load_checkpoint
+from models.data import EpochBatches
+from models.differences import clip_differences, differences
+from models.fit import Plan, fit
+from models.hardware import lightning_precision, use_threads
 from models.options import ModelOptions
-from models.recalibration import recalibrate
-from models.runs import (
-    RunFolder,
-    options_of,
-    select_run,
-    streams_of,
-    teachers_of,
-    training_clips,
-    training_document,
-)
+from models.ranks import ALONE, Ranks, agreed, joined, launched, processes_for, spawn
+from models.runs import RunFolder, options_of, select_run, teachers_of, training_clips, training_document
 from models.selection import Selection
-from models.streams import StreamClassifier
+from models.streams import LossNotFinite, StreamClassifier
 from stores import files, keys
 from stores.reader import StoreReader
-
-_LOG_EVERY_STEPS = 10
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is about to be trained.
-
-    Attributes:
-        batches: of one epoch.
-        total_steps: of the whole training.
-        resumed_step: steps that an earlier, interrupted training has done.
-    """
-
-    folder: RunFolder
-    options: ModelOptions
-    selection: Selection
-    key: str
-    batches: EpochBatches
-    total_steps: int
-    resumed_step: int
 
 
 def train(run: str, *, workspace: str, options: ModelOptions, progress: Progress = lambda line: None) -> Path:
     """Trains a run and returns the path of its checkpoint.
 
-    An interrupted training of the same key goes on from its last checkpoint; anything else starts anew.
+    An interrupted training of the same key goes on from its last checkpoint; anything else starts anew. With
+    several devices each has a process: started here, or by torchrun where they stand in several machines.
 
     Args:
-        run: rgb, pose, flow or student.
+        run: its name, which begins with rgb, pose, flow or student.
         progress: receives short lines of text.
 
     Raises:
         ValueError: an unknown run, stores that do not fit together, an empty train split, fewer train clips than
-            a batch, teachers that are missing, do not fit or have seen test clips.
+            a batch, teachers that are missing, do not fit or have seen test clips, a file of weights that does
+            not fit.
         LossNotFinite: the training has diverged.
     """
     folder = RunFolder(workspace, run)
@@ -79,26 +44,45 @@ def train(run: str, *, workspace: str, options: ModelOptions, progress: Progress
             f"workspace: {workspace} is not local; training writes its runs to a local workspace"
         )
     options = options_of(run, options)
-    use_threads(options.train.threads)
-    teachers = _load_teachers(run, workspace, options)
-    selection = select_run(run, workspace=workspace, options=options)
-    _check_teachers(teachers, selection, folder)
-    plan = _prepare(folder, options, selection)
-    _announce(plan, progress)
-    pins = {name: data for reader in selection.readers.values() for name, data in reader.pins.items()}
-    folder.put_json("pins.json", {"stores": pins})
-    try:
-        with _quiet():
-            module = _fit(plan, teachers, progress)
-        return _finish(plan, module)
-    finally:
-        files.remove(folder.uri("pins.json"))
+    ranks, processes = launched(), processes_for(options.train.devices)
+    if ranks is None and processes > 1:
+        spawn(partial(_train_rank, folder, options), processes=processes, progress=progress)
+    else:
+        _train_rank(folder, options, progress, ranks or ALONE)
+    return Path(files.local_path(folder.checkpoint))
 
 
-def _load_teachers(run: str, workspace: str, options: ModelOptions) -> dict[str, Checkpoint]:
+def _train_rank(folder: RunFolder, options: ModelOptions, progress: Progress, ranks: Ranks) -> None:
+    """What each process of the training does."""
+    use_threads(options.train.threads, ranks.on_machine)
+    with joined(ranks):
+        teachers = _load_teachers(folder, options)
+        selection = select_run(folder.run, workspace=folder.workspace, options=options)
+        _check_teachers(teachers, selection, folder)
+        plan = _plan(folder, options, selection, ranks)
+        if not ranks.is_first:
+            fit(plan, teachers, _silent)
+            return
+        _announce(plan, progress)
+        _open_folder(plan)
+        try:
+            _finish(plan, fit(plan, teachers, progress))
+        except LossNotFinite as error:
+            found = {"loss": str(error.loss), "step": error.step, "clip_ids": error.clip_ids}
+            folder.put_json("not_finite.json", found)
+            raise
+        finally:
+            files.remove(folder.uri("pins.json"))
+
+
+def _silent(line: str) -> None:
+    """Only rank 0 speaks."""
+
+
+def _load_teachers(student: RunFolder, options: ModelOptions) -> dict[str, Checkpoint]:
     found = {}
-    for teacher in teachers_of(run, options):
-        folder = RunFolder(workspace, teacher)
+    for teacher in teachers_of(student.run, options):
+        folder = RunFolder(student.workspace, teacher)
         if folder.done is None:
             raise ValueError(f"student.teachers: {teacher} is not trained; run `perfnet train {teacher}`")
         found[teacher] = load_checkpoint(folder.checkpoint)
@@ -124,25 +108,24 @@ def _check_teachers(teachers: Mapping[str, Checkpoint], selection: Selection, st
             )
 
 
-def _prepare(folder: RunFolder, options: ModelOptions, selection: Selection) -> _Plan:
-    clips = selection.require("train", options.data.split)
-    batch_size = options.train.batch_size
-    if len(clips) < batch_size:
+def _plan(folder: RunFolder, options: ModelOptions, selection: Selection, ranks: Ranks) -> Plan:
+    clips, o = selection.require("train", options.data.split), options.train
+    if len(clips) < o.batch_size:
         raise ValueError(
-            f"train.batch_size: found {batch_size}, but the train split has {len(clips)} clips; choose a smaller batch"
+            f"train.batch_size: found {o.batch_size}, but the train split has {len(clips)} clips; "
+            "choose a smaller batch"
         )
+    if o.sync_norm and not torch.cuda.is_available():
+        raise ValueError("train.sync_norm: found True, but this machine has no GPU; set it to false")
     document = training_document(folder.run, workspace=folder.workspace, options=options, selection=selection)
     key = keys.digest(document)
-    resumed_step = _resumable_step(folder, key)
-    if not resumed_step:
-        for uri in (folder.resume, folder.checkpoint, folder.uri("done.json")):
-            files.remove(uri)
-        folder.put_clips(training_clips(selection))
-        folder.put_json("key.json", {"key": key, "document": document})
-    batches = EpochBatches(len(clips), batch_size=batch_size, seed=options.train.seed)
-    batches.start = resumed_step % len(batches)
-    total_steps = options.train.steps or options.train.epochs * len(batches)
-    return _Plan(folder, options, selection, key, batches, total_steps, resumed_step)
+    batches = EpochBatches(
+        len(clips), batch_size=o.batch_size, seed=o.seed, accumulate=o.accumulate, ranks=ranks
+    )
+    resumed_step = agreed(_resumable_step(folder, key))
+    batches.start = resumed_step % batches.steps
+    total_steps = o.steps or o.epochs * batches.steps
+    return Plan(folder, options, selection, document, key, batches, total_steps, resumed_step, ranks)
 
 
 def _resumable_step(folder: RunFolder, key: str) -> int:
@@ -157,123 +140,46 @@ def _resumable_step(folder: RunFolder, key: str) -> int:
     return int(state["global_step"])
 
 
-def _announce(plan: _Plan, progress: Progress) -> None:
+def _open_folder(plan: Plan) -> None:
+    """Makes the run's folder that of this training, and pins the shards that it reads."""
+    folder = plan.folder
+    files.remove(folder.uri("not_finite.json"))
+    if not plan.resumed_step:
+        for uri in (folder.resume, folder.checkpoint, folder.uri("done.json")):
+            files.remove(uri)
+        folder.put_clips(training_clips(plan.selection))
+        folder.put_json("key.json", {"key": plan.key, "document": plan.document})
+    readers = plan.selection.readers.values()
+    pins = {name: data for reader in readers for name, data in reader.pins.items()}
+    folder.put_json("pins.json", {"stores": pins})
+
+
+def _announce(plan: Plan, progress: Progress) -> None:
+    run, o = plan.folder.run, plan.options.train
     train_clips = len(plan.selection.by_split["train"])
     left_out = f", {plan.selection.missing} clips are not in all stores" if plan.selection.missing else ""
     went_on = f", going on from step {plan.resumed_step}" if plan.resumed_step else ""
-    precision = lightning_precision(plan.options.train.precision)
+    devices = f" on {plan.ranks.world} devices" if plan.ranks.world > 1 else ""
+    if not plan.resumed_step and files.exists(plan.folder.resume):
+        progress(f"{run}: starts anew, its interrupted training had another configuration: {_changes(plan)}")
     progress(
-        f"{plan.folder.run}: {train_clips} training clips, {len(plan.selection.labels)} classes, "
-        f"{plan.total_steps} steps of {plan.options.train.batch_size}, {precision}{left_out}{went_on}"
+        f"{run}: {train_clips} training clips, {len(plan.selection.labels)} classes, {plan.total_steps} steps of "
+        f"{o.batch_size}{devices}, {lightning_precision(o.precision)}{left_out}{went_on}"
     )
 
 
-def _module(plan: _Plan, teachers: Mapping[str, Checkpoint]) -> StreamClassifier:
-    options = plan.options
-    stream = streams_of(plan.folder.run, options)[0]
-    normalisation = normalisation_of(stream)
-    torch.manual_seed(options.train.seed)
-    network = build_network(
-        options.network,
-        num_classes=len(plan.selection.labels),
-        in_channels=normalisation.channels,
-        norm_momentum=options.train.norm_momentum,
-    )
-    shared: dict[str, Any] = {
-        "stream": stream,
-        "normalisation": normalisation,
-        "options": options.train,
-        "total_steps": plan.total_steps,
+def _changes(plan: Plan) -> str:
+    """How the training that is planned differs from the one that the run's folder holds."""
+    before: dict[str, Any] = (plan.folder.read_json("key.json") or {}).get("document", {})
+    clips = {
+        clip.clip_id: {"key": "+".join(clip.keys), "label": clip.label, "split": clip.split}
+        for clip in training_clips(plan.selection)
     }
-    if not teachers:
-        return StreamClassifier(network, **shared)
-    taught_by = {name: Teacher.of(checkpoint) for name, checkpoint in teachers.items()}
-    return DistilledClassifier(network, teachers=taught_by, student=options.student, **shared)
+    changed = [*differences(before, plan.document), *clip_differences(plan.folder.clips(), clips)]
+    return "; ".join(changed) or "it cannot be read"
 
 
-def _windows(plan: _Plan) -> AlignedWindows:
-    data = plan.options.data
-    return AlignedWindows(
-        plan.selection.readers,
-        plan.selection.by_split["train"],
-        choose=RandomWindows(data, plan.options.train.seed),
-        cache_mb=data.cache_mb,
-    )
-
-
-def _validation(plan: _Plan) -> DataLoader | None:
-    clips = plan.selection.by_split["val"]
-    if not clips:
-        return None
-    evaluate = plan.options.evaluate
-    dataset = AlignedWindows(plan.selection.readers, clips, choose=CentralWindows(evaluate))
-    places = [(0, index) for index in range(len(clips))]
-    size = evaluate.batch_size
-    return DataLoader(dataset, batch_sampler=[places[i : i + size] for i in range(0, len(places), size)])
-
-
-def _fit(plan: _Plan, teachers: Mapping[str, Checkpoint], progress: Progress) -> StreamClassifier:
-    """Runs all steps that are left, takes the best weights where there is a val split, recalibrates."""
-    options, windows, validation = plan.options, _windows(plan), _validation(plan)
-    module = _module(plan, teachers)
-    best = BestWeights()
-    metrics = MetricsFile(plan.folder.uri("metrics.csv"), resumed_step=plan.resumed_step)
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=lightning_precision(options.train.precision),
-        max_steps=plan.total_steps,
-        logger=[metrics, _tensorboard(plan)],
-        callbacks=[
-            ProgressLines(
-                plan.folder.run,
-                progress,
-                total_steps=plan.total_steps,
-                batch_size=options.train.batch_size,
-            ),
-            ResumeCheckpoints(
-                plan.folder.resume, minutes=options.train.checkpoint_minutes, before=metrics.flush
-            ),
-            *([best] if validation else []),
-        ],
-        check_val_every_n_epoch=options.train.validate_epochs,
-        log_every_n_steps=min(_LOG_EVERY_STEPS, len(plan.batches)),
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=plan.folder.uri(),
-    )
-    resume = files.local_path(plan.folder.resume) if plan.resumed_step else None
-    loader = training_loader(windows, plan.batches, workers=options.data.workers)
-    trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
-    if best.weights is not None:
-        module.network.load_state_dict(best.weights)
-    elif options.train.recalibration_batches:
-        with autocast(options.train.precision):
-            recalibrate(module, _recalibration(plan, windows))
-    return module
-
-
-def _recalibration(plan: _Plan, windows: AlignedWindows) -> Iterator[Batch]:
-    """Batches of training windows that the training itself did not see: those of the epochs after its last."""
-    batches = EpochBatches(
-        len(windows), batch_size=plan.options.train.batch_size, seed=plan.options.train.seed
-    )
-    first = plan.total_steps // len(batches) + 1
-
-    def endless() -> Iterator[Batch]:
-        epoch = first
-        while True:
-            batches.set_epoch(epoch)
-            yield from training_loader(windows, batches, workers=0)
-            epoch += 1
-
-    return islice(endless(), plan.options.train.recalibration_batches)
-
-
-def _finish(plan: _Plan, module: StreamClassifier) -> Path:
+def _finish(plan: Plan, module: StreamClassifier) -> None:
     """Writes the checkpoint, then `done.json`, the commit record of the run."""
     folder, options = plan.folder, plan.options
     frames = plan.selection.readers.get("rgb")
@@ -291,35 +197,3 @@ def _finish(plan: _Plan, module: StreamClassifier) -> Path:
     digest = files.digest(folder.checkpoint).hexdigest()
     folder.put_json("done.json", {"key": plan.key, "checkpoint": digest, "steps": plan.total_steps})
     files.remove(folder.resume)
-    return Path(files.local_path(folder.checkpoint))
-
-
-def _tensorboard(plan: _Plan) -> pl.loggers.TensorBoardLogger:
-    """TensorBoard events beside the CSV.
-
-    TensorBoard would load TensorFlow (seconds, hundreds of megabytes) only to write files; the presence of the
-    module `notf` makes it use its own small replacement.
-    """
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-    purge = plan.resumed_step or None
-    return pl.loggers.TensorBoardLogger(plan.folder.uri(), name="tensorboard", version="", purge_step=purge)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Lightning's chatter (hardware found, advice on workers) from the screen."""
-    loggers = [
-        logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", module="pytorch_lightning|lightning_fabric|torch.optim|torch.utils"
-            )
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

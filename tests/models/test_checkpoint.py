@@ -6,6 +6,7 @@ from moving_squares import SMALL
 
 from models.checkpoint import Checkpoint, build_network, load_checkpoint
 from models.normalisation import FLOW
+from models.options import NetworkOptions
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
     ("change", "complaint"),
     [
         ({"format": 9}, "checkpoint format 9, this version reads 1"),
-        ({"network": {"backbone": "s3dg"}}, "network.backbone: found 's3dg', expected r3d50g"),
+        ({"network": {"backbone": "x3d"}}, "network.backbone: found 'x3d', expected r3d50g or s3dg"),
         ({"stream": None, "labels": None}, "does not fit this version"),
     ],
 )
@@ -68,3 +69,35 @@ def test_a_checkpoint_of_another_version_or_backbone_is_refused(checkpoint, tmp_
     torch.save(torch.load(path, weights_only=True) | change, path)
     with pytest.raises(ValueError, match=complaint):
         load_checkpoint(str(path))
+
+
+def test_weights_of_another_network_are_refused_in_one_line(checkpoint):
+    odd = replace(checkpoint, network=NetworkOptions("s3dg", width=0.1))
+    with pytest.raises(
+        ValueError, match=r"its network is s3dg, but its weights are those of another network"
+    ):
+        odd.build()
+
+
+def test_a_network_starts_from_a_checkpoint_with_everything_but_the_classifier(checkpoint):
+    network = build_network(SMALL.network, num_classes=7, in_channels=2)
+    before = network.classifier.weight.clone()
+    checkpoint.transfer(network, replace(SMALL.network, dropout=0.5, start_from="x.pt"), stream="flow")
+    assert torch.equal(network.classifier.weight, before)
+    for name, value in checkpoint.weights.items():
+        if not name.startswith("classifier"):
+            assert torch.equal(network.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    ("options", "stream", "complaint"),
+    [
+        (NetworkOptions("s3dg"), "flow", "has network.backbone r3d50g, the configuration s3dg"),
+        (replace(SMALL.network, width=0.2), "flow", "has network.width 0.1, the configuration 0.2"),
+        (SMALL.network, "rgb", "looks at flow, the run to be trained at rgb"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused_by_what_differs(checkpoint, options, stream, complaint):
+    network = build_network(options, num_classes=2, in_channels=2)
+    with pytest.raises(ValueError, match=f"^network.start_from: the checkpoint of run .* {complaint}"):
+        checkpoint.transfer(network, options, stream=stream)

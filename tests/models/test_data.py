@@ -16,10 +16,11 @@ from models.data import (
     RandomWindows,
     StreamClips,
     batches_in_order,
+    loader,
     mirror,
-    training_loader,
 )
 from models.options import DataOptions, EvaluateOptions
+from models.ranks import Ranks
 from models.selection import select_clips
 from models.windows import Crop, central_window, epoch_order
 from stores.records import FlowPair, Frame
@@ -112,16 +113,16 @@ def test_a_crop_larger_than_the_frame_sees_it_enlarged(selection):
 
 def test_mirroring_twice_is_the_identity_and_flow_changes_its_sign():
     random = np.random.default_rng(0)
-    planes = random.integers(1, 256, (3, 4, 5, 2), dtype=np.uint8)
+    planes = random.integers(1, 256, (4, 5, 2), dtype=np.uint8)
     assert np.array_equal(mirror(mirror(planes, is_flow=True), is_flow=True), planes)
     mirrored = mirror(planes, is_flow=True).astype(int)
-    assert np.array_equal(mirrored[..., 0] - 128, 128 - planes[:, :, ::-1, 0].astype(int))
-    assert np.array_equal(mirrored[..., 1], planes[:, :, ::-1, 1])
-    assert np.array_equal(mirror(planes, is_flow=False), planes[:, :, ::-1])
+    assert np.array_equal(mirrored[..., 0] - 128, 128 - planes[:, ::-1, 0].astype(int))
+    assert np.array_equal(mirrored[..., 1], planes[:, ::-1, 1])
+    assert np.array_equal(mirror(planes, is_flow=False), planes[:, ::-1])
 
 
 def test_a_mirrored_zero_from_lossy_flow_does_not_wrap_around():
-    assert mirror(np.zeros((1, 1, 1, 2), np.uint8), is_flow=True)[0, 0, 0].tolist() == [255, 0]
+    assert mirror(np.zeros((1, 1, 2), np.uint8), is_flow=True)[0, 0].tolist() == [255, 0]
 
 
 def test_all_streams_of_a_sample_show_the_same_window(selection):
@@ -165,10 +166,34 @@ def test_batches_go_through_each_epoch_in_its_order_and_resume_inside_it():
     assert list(batches) == whole
 
 
+@pytest.mark.parametrize(("ranks", "accumulate"), [(1, 3), (3, 1), (2, 2)])
+def test_ranks_and_parts_share_each_batch_equally(ranks, accumulate):
+    size = 2 * ranks * accumulate
+    whole = EpochBatches(29, batch_size=size, seed=4)
+    parts = [
+        EpochBatches(29, batch_size=size, seed=4, accumulate=accumulate, ranks=Ranks(rank, ranks))
+        for rank in range(ranks)
+    ]
+    for one in (whole, *parts):
+        one.set_epoch(3)
+        one.start = 1
+    assert {len(part) for part in parts} == {whole.steps * accumulate}
+    shares = [list(part) for part in parts]
+    assert {len(share) for share in shares} == {(whole.steps - 1) * accumulate}
+    for step, batch in enumerate(whole):
+        turns = range(step * accumulate, (step + 1) * accumulate)
+        assert [place for turn in turns for share in shares for place in share[turn]] == batch
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused():
+    with pytest.raises(ValueError, match=r"train.batch_size: found 10, expected a multiple of 4 "):
+        EpochBatches(20, batch_size=10, seed=0, accumulate=2, ranks=Ranks(0, 2))
+
+
 def test_loader_processes_give_the_same_batches(selection):
     dataset = windows(selection, choose=RandomWindows(DataOptions(window_frames=4), seed=0), cache_mb=1)
     batches = EpochBatches(len(dataset), batch_size=4, seed=0)
-    here, there = (list(training_loader(dataset, batches, workers=n)) for n in (0, 1))
+    here, there = (list(loader(dataset, batches, workers=n)) for n in (0, 1))
     assert len(here) == 3
     for a, b in zip(here, there, strict=True):
         assert a["clip_id"] == b["clip_id"]

@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from moving_squares import SMALL, put_clips, put_store, put_workspace, squares, with_train
+from networks_2d import ResNet
 
-from models.checkpoint import load_checkpoint
+from models.checkpoint import build_network, load_checkpoint
+from models.normalisation import IMAGENET, PIXELS
+from models.options import NetworkOptions
 from models.runs import RunFolder, evaluation_stale_reason, stale_reason
 from models.streams import LossNotFinite, StreamClassifier
 from models.train import train
@@ -111,11 +114,24 @@ def test_a_killed_training_goes_on_to_the_same_weights(workspace, monkeypatch, k
 
 
 def test_another_configuration_starts_anew(workspace, monkeypatch):
+    """What an interrupted training of another configuration had done is given up, and that is said."""
     options = with_train(SMALL, checkpoint_minutes=1e-9)
-    fit("rgb", workspace, options)
-    (workspace / "runs" / "rgb" / "done.json").unlink()
+    step = StreamClassifier.training_step
+
+    def dies(self, batch, batch_index):
+        if self.global_step == 2:
+            raise MemoryError
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(StreamClassifier, "training_step", dies)
+        with pytest.raises(MemoryError):
+            fit("rgb", workspace, options)
     _, lines = fit("rgb", workspace, replace(options, data=replace(SMALL.data, window_frames=4)))
-    assert "going on" not in lines[0]
+    assert lines[0] == (
+        "rgb: starts anew, its interrupted training had another configuration: data.window_frames: was 6, is 4"
+    )
+    assert "going on" not in lines[1]
 
 
 def test_pins_name_the_shards_that_a_live_training_reads(workspace, monkeypatch):
@@ -219,7 +235,7 @@ def test_with_a_val_split_the_best_weights_are_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("run", ["pose+flow", "../rgb", ""])
 def test_an_unknown_run_is_refused(workspace, run):
-    with pytest.raises(ValueError, match=r"^run: found .*, expected one of rgb, pose, flow, student"):
+    with pytest.raises(ValueError, match=r"^unknown run .*; known: rgb, pose, flow, student"):
         fit(run, workspace)
 
 
@@ -254,11 +270,172 @@ def test_a_teacher_of_other_classes_is_refused(copy):
 
 
 def test_a_loss_that_is_not_a_number_stops_and_names_the_clips(workspace, monkeypatch):
-    monkeypatch.setattr(
-        StreamClassifier, "loss", lambda self, logits, batch: (logits.sum() * float("nan"), {})
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            StreamClassifier, "loss", lambda self, logits, batch: (logits.sum() * float("nan"), {})
+        )
+        with pytest.raises(
+            LossNotFinite, match=r"the loss is nan at step 0 on the clips train/.*learning_rate"
+        ):
+            fit("rgb", workspace, with_train(SMALL, batch_size=12))
+    written = json.loads((workspace / "runs" / "rgb" / "not_finite.json").read_text())
+    assert (written["loss"], written["step"]) == ("nan", 0)
+    assert sorted(written["clip_ids"]) == sorted(c.clip_id for c in squares(4, split="train"))
+    fit("rgb", workspace)
+    assert not (workspace / "runs" / "rgb" / "not_finite.json").exists()
+
+
+def test_parts_of_a_batch_add_up_to_it(workspace):
+    """With frozen statistics the parts cannot see each other: only the rounding differs."""
+    whole = with_train(SMALL, freeze_norm=True, steps=6)
+    at_once, _ = fit("rgb", workspace, whole)
+    in_parts, _ = fit("rgb", workspace, with_train(whole, accumulate=4))
+    for name, value in at_once.weights.items():
+        torch.testing.assert_close(in_parts.weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_in_parts_goes_on_where_it_was_killed(workspace, monkeypatch):
+    options = with_train(SMALL, accumulate=2, checkpoint_minutes=1e-9)
+    whole, _ = fit("rgb", workspace, options)
+    shutil.rmtree(workspace / "runs")
+    step = StreamClassifier.training_step
+
+    def dies(self, batch, batch_index):
+        if self.global_step == 4 and batch_index % 2:
+            raise MemoryError
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(StreamClassifier, "training_step", dies)
+        with pytest.raises(MemoryError):
+            fit("rgb", workspace, options)
+    resumed, lines = fit("rgb", workspace, options)
+    assert "going on from step 4" in lines[0]
+    assert equal(whole, resumed)
+
+
+@pytest.mark.parametrize("backbone", ["r3d50g", "s3dg"])
+def test_activations_computed_again_give_the_same_weights(workspace, backbone):
+    network = SMALL.network if backbone == "r3d50g" else NetworkOptions("s3dg", width=0.1, blocks=(1, 1, 1))
+    options = with_train(replace(SMALL, network=network), steps=3)
+    kept, _ = fit("rgb", workspace, options)
+    shutil.rmtree(workspace / "runs")
+    again, _ = fit("rgb", workspace, with_train(options, checkpoint_activations=True))
+    for name, value in kept.weights.items():
+        torch.testing.assert_close(again.weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_student_and_teachers_are_compiled_where_that_is_asked_for(copy, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self.classifier.in_features))
+    fit("student", copy, with_train(SMALL, compile=True))
+    assert len(compiled) == 3
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_logits():
+    network = build_network(SMALL.network, num_classes=3, in_channels=3).eval()
+    clip = torch.rand(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        expected = network(clip)
+        network.compile()
+        torch.testing.assert_close(network(clip), expected, rtol=1e-4, atol=1e-5)
+
+
+def classifier(**changes):
+    network = build_network(SMALL.network, num_classes=3, in_channels=3)
+    options = with_train(SMALL, **changes).train
+    return StreamClassifier(network, stream="rgb", normalisation=PIXELS, options=options, total_steps=10)
+
+
+def test_frozen_statistics_do_not_move_while_weights_do(workspace):
+    checkpoint, _ = fit("rgb", workspace, with_train(SMALL, freeze_norm=True))
+    moved = {name: v for name, v in checkpoint.weights.items() if name.endswith("running_mean")}
+    assert moved
+    assert all(not v.any() for v in moved.values())
+    module = classifier(freeze_norm=True).train()
+    assert not any(m.training for m in module.modules() if isinstance(m, torch.nn.BatchNorm3d))
+
+
+def test_weight_decay_spares_normalisation_and_biases_where_it_is_told_to():
+    module = classifier(decay="weights", weight_decay=0.1)
+    decayed, spared = module.configure_optimizers()["optimizer"].param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    names = {id(p): name for name, p in module.network.named_parameters()}
+    spared_names = {names[id(p)] for p in spared["params"]}
+    assert spared_names == {
+        name
+        for name, m in [
+            (f"{n}.{p}", m) for n, m in module.network.named_modules() for p in ("weight", "bias")
+        ]
+        if name in names.values() and (name.endswith("bias") or isinstance(m, torch.nn.BatchNorm3d))
+    }
+    assert len(decayed["params"]) + len(spared_names) == len(names)
+
+
+def test_the_learning_rate_grows_with_the_batch():
+    assert (
+        with_train(SMALL, learning_rate=0.1, batch_size=512, learning_rate_batch=256).train.peak_rate == 0.2
     )
-    with pytest.raises(LossNotFinite, match=r"the loss is nan at step 0 on the clips train/.*learning_rate"):
-        fit("rgb", workspace)
+    assert with_train(SMALL, learning_rate=0.1, batch_size=512).train.peak_rate == 0.1
+    sgd = classifier(learning_rate=0.1, learning_rate_batch=2, warmup_steps=0).configure_optimizers()[
+        "optimizer"
+    ]
+    assert sgd.param_groups[0]["initial_lr"] == 0.2
+
+
+def test_training_starts_from_a_2d_network_and_its_file_is_part_of_the_key(workspace, tmp_path):
+    flat = ResNet((1, 1, 1, 1), width=8)
+    path = tmp_path / "2d.pth"
+    torch.save(flat.state_dict(), path)
+    network = replace(SMALL.network, width=0.125, stem_kernel=(3, 7, 7), inflate_from=str(path))
+    options = with_train(replace(SMALL, network=network), steps=1, learning_rate=1e-9, weight_decay=0.0)
+    checkpoint, lines = fit("rgb", workspace, options)
+    assert "tensors inflated, 2 not used (fc)" in lines[1]
+    assert json.loads((workspace / "runs" / "rgb" / "inflation.json").read_text())["left_over"] == [
+        "fc.weight",
+        "fc.bias",
+    ]
+    found = checkpoint.weights["stem.0.weight"]
+    torch.testing.assert_close(found, (flat.conv1.weight[:, :, None] / 3).expand_as(found))
+    assert checkpoint.normalisation == IMAGENET
+    assert checkpoint.network.inflate_from is None
+    moved = path.rename(tmp_path / "moved.pth")
+    elsewhere = replace(options, network=replace(network, inflate_from=str(moved)))
+    assert reason("rgb", workspace, elsewhere) is None
+    torch.save(ResNet((1, 1, 1, 1), width=8).state_dict(), moved)
+    assert reason("rgb", workspace, elsewhere).startswith("network.inflate_from: was ")
+    with pytest.raises(ValueError, match=r"^network.inflate_from: .*2d.pth does not exist"):
+        reason("rgb", workspace, options)
+
+
+def test_training_starts_from_another_run(trained, workspace):
+    start = trained / "runs" / "student" / "checkpoints" / "final.pt"
+    network = replace(SMALL.network, start_from=str(start))
+    options = with_train(replace(SMALL, network=network), steps=1, learning_rate=1e-9, weight_decay=0.0)
+    checkpoint, _ = fit("rgb", workspace, options)
+    before = load_checkpoint(str(start))
+    torch.testing.assert_close(
+        checkpoint.weights["res5.0.reduce.0.weight"], before.weights["res5.0.reduce.0.weight"]
+    )
+    assert not torch.allclose(checkpoint.weights["classifier.weight"], before.weights["classifier.weight"])
+
+
+def test_what_cannot_be_trained_here_is_refused(workspace):
+    with pytest.raises(ValueError, match=r"train.batch_size: found 4, expected a multiple of 3 "):
+        fit("rgb", workspace, with_train(SMALL, accumulate=3))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"train.sync_norm: found True, but this machine has no GPU"):
+            fit("rgb", workspace, with_train(SMALL, sync_norm=True))
+
+
+def test_a_student_of_another_backbone_learns_from_the_teachers(copy):
+    options = replace(SMALL, network=NetworkOptions("s3dg", width=0.1, blocks=(1, 1, 1)))
+    checkpoint, _ = fit("student", copy, options)
+    assert checkpoint.network.backbone == "s3dg"
+    rows = list(csv.DictReader((copy / "runs" / "student" / "metrics.csv").open()))
+    expected = {"train/pose", "train/flow", "train/agreement_pose", "train/agreement_flow", "train/label"}
+    assert expected <= {row["metric"] for row in rows}
 
 
 def test_an_evaluation_that_never_was(trained):
