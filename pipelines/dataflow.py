@@ -133,7 +133,7 @@ def complete(beam_args: Sequence[str], plan: StagePlan, config: Config) -> list[
 
 def cores_of(machine_type: str) -> int:
     """vCPUs of a machine type by its name; 1 where it does not tell."""
-    found = re.search(r"-(\d+)(?:-|$)", machine_type.replace("custom-", ""))
+    found = re.search(r"-(\d+)(?:-|$)", machine_type)
     return int(found[1]) if found else 1
 
 

@@ -23,7 +23,7 @@ __all__ = ["gcs"]
 ROOT = Path(__file__).parents[2]
 STAGES = ("frames", "pose", "render", "flow")
 STORES = ("frames", "pose", "render/rgb-bar-13-ratio", "flow")
-OPTIONS = {"frames.shorter_side_px": 48, "store.num_shards": 4}
+OPTIONS = {"frames.shorter_side_px": 48, "store.num_shards": 8}
 Digests = dict[str, list[tuple[int, str | None]]]
 
 

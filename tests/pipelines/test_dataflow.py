@@ -1,0 +1,435 @@
+"""Stages on Dataflow: the real client against a stand-in of the service, and the staged job run as Dataflow would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dataflow_stub import Service, dataflow
+from fake_stages import CountingFrames, plan_frames, table_of, update
+from gcs import BUCKET, free_port, gcs, object_names, upload, variables
+from google.cloud.dataflow import JobType
+from test_gcs_chain import OPTIONS, put_clips, videos
+from test_plan import LENGTHS, VIDEOS
+
+from pipelines import cli
+from pipelines.beam_main import split
+from pipelines.beam_options import check_known
+from pipelines.chain import Chain
+from pipelines.config import load_config
+from pipelines.dataflow import check_job, check_videos, complete, cores_of, job_name, most_workers
+from pipelines.prepare import _write_job
+from pipelines.progress import Screen
+from pipelines.runner import wait
+from stores.clips import make_clips
+from stores.plan import build_tasks
+from stores.store import Store
+from transforms.shards import UpdateShards, _UpdateShard
+from transforms.update import ShardUpdate
+
+__all__ = ["gcs", "videos"]
+ROOT = Path(__file__).parents[2]
+TYPED = [
+    "--runner=DataflowRunner",
+    "--project=p",
+    "--region=europe-west4",
+    "--temp_location=gs://bucket/temp",
+]
+IMAGE = "--sdk_container_image=europe-docker.pkg.dev/p/r/perfnet:1"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with dataflow() as found:
+        yield found
+
+
+def cloud(service: Service) -> list[str]:
+    return [*TYPED, IMAGE, f"--dataflow_endpoint={service.endpoint}", "--no_auth"]
+
+
+def launch(gcs: str, *arguments: str, module: str = "pipelines.cli") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **variables(gcs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def remote_workspace(gcs: str, videos: list[Path], name: str) -> str:
+    workspace = f"gs://{BUCKET}/{name}"
+    put_clips(workspace, {v.parent.name: upload(gcs, v, f"videos/{v.parent.name}.mp4") for v in videos})
+    return workspace
+
+
+def frames_of(workspace: str) -> list[tuple[int, str | None]]:
+    return [(s.shard, s.sha256) for s in Store(workspace, "frames").require_snapshot().shards]
+
+
+@pytest.fixture(scope="module")
+def local_frames(
+    videos: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[int, str | None]]:
+    """(shard, sha256) of the DirectRunner."""
+    workspace = str(tmp_path_factory.mktemp("local"))
+    put_clips(workspace, {v.parent.name: str(v) for v in videos})
+    config = load_config(None, {"workspace": workspace, "run.workers": 1, **OPTIONS})
+    Chain(config, Screen(quiet=True)).run(["frames"])
+    return frames_of(workspace)
+
+
+OVERRIDES = [f"--{name}={value}" for name, value in OPTIONS.items()]
+
+
+@pytest.mark.slow
+def test_the_staged_job_makes_the_stores_of_a_local_run(
+    gcs: str, service: Service, videos: list[Path], local_frames: list[tuple[int, str | None]]
+) -> None:
+    """A launcher submits and is killed; the next one meets its job, waits for it and commits."""
+    ws = remote_workspace(gcs, videos, "submitted")
+    flags = [
+        "--stage=frames",
+        f"--workspace={ws}",
+        *OVERRIDES,
+        *cloud(service),
+        '--labels={"airflow-version": "v3"}',
+    ]
+    before = len(service.jobs)
+    first = launch(gcs, *flags, module="pipelines.beam_main")
+    job = service.await_job(before + 1)
+    told = ""
+    while "Created job with id" not in told:
+        assert first.stderr
+        told += first.stderr.readline()
+    first.kill()
+    out, _ = first.communicate()
+    assert out == ""  # the operator reads standard error to its end first
+    assert f"Created job with id: [{job['id']}]" in told
+    check_submitted(job)
+
+    second = launch(gcs, "prepare", "frames", "--workspace", ws, *OVERRIDES, "--", *cloud(service))
+    (staged,) = (
+        n for n in object_names(gcs) if n.startswith(f"temp/{job['name']}") and n.endswith("pipeline.pb")
+    )
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_staged.py")), f"gs://{BUCKET}/{staged}"],
+        cwd=ROOT,
+        env={**os.environ, **variables(gcs), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    counters = json.loads(run.stdout.splitlines()[-1])
+    assert counters["computed"] == 3
+    service.finish(job, counters=counters)
+    _, err = second.communicate(timeout=240)
+    assert second.returncode == 0, err
+    assert f"Dataflow runs {job['name']} already; waiting for it" in err
+    assert "frames: 3 clips in, 3 out, 0 rejected; 30 frames; computed 3, copied 0" in err
+    assert len(service.jobs) == before + 1
+    assert frames_of(ws) == local_frames
+    assert not [
+        n for n in object_names(gcs) if n.startswith("submitted/jobs/") and n.endswith("plan.parquet")
+    ]
+
+
+def check_submitted(job: dict[str, Any]) -> None:
+    """What Dataflow is told."""
+    assert job["name"].startswith("perfnet-frames-")
+    assert job["type"] == JobType.JOB_TYPE_BATCH
+    assert job["labels"] == {"airflow-version": "v3", "perfnet-stage": "frames"}
+    options = job["environment"]["sdkPipelineOptions"]["options"]
+    assert options["number_of_worker_harness_threads"] == 1
+    assert options["sdk_location"] == "container"
+    (pool,) = job["environment"]["workerPools"]
+    assert pool["machineType"] == "n2-standard-4"
+    assert pool["diskSizeGb"] == 50
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+    (image,) = pool["sdkHarnessContainerImages"]
+    assert f"--sdk_container_image={image['containerImage']}" == IMAGE
+
+
+@pytest.mark.slow
+def test_stopping_the_launcher_cancels_the_job(gcs: str, service: Service, videos: list[Path]) -> None:
+    ws = remote_workspace(gcs, videos, "stopped")
+    before = len(service.jobs)
+    launcher = launch(gcs, "prepare", "frames", "--workspace", ws, *OVERRIDES, "--", *cloud(service))
+    job = service.await_job(before + 1)
+    time.sleep(3)
+    launcher.send_signal(signal.SIGTERM)
+    _, err = launcher.communicate(timeout=240)
+    assert launcher.returncode == 143
+    assert "Traceback" not in err
+    assert service.jobs[job["id"]]["currentState"] == "JOB_STATE_CANCELLED"
+    assert Store(ws, "frames").snapshot() is None
+
+    again = launch(gcs, "prepare", "frames", "--workspace", ws, *OVERRIDES, "--", *cloud(service))
+    service.fail(service.await_job(before + 2), "Traceback …\nOSError: quota exceeded")
+    _, err = again.communicate(timeout=240)
+    assert again.returncode == 1
+    assert "OSError: quota exceeded; finished shards are kept, run the same command again" in err
+
+
+@pytest.mark.slow
+def test_the_portable_job_service_makes_the_same_store(
+    gcs: str, videos: list[Path], local_frames: list[tuple[int, str | None]]
+) -> None:
+    ws, port = remote_workspace(gcs, videos, "portable"), free_port()
+    module = "apache_beam.runners.portability.local_job_service_main"
+    server = subprocess.Popen(
+        [sys.executable, "-m", module, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        beam = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--environment_type=LOOPBACK"]
+        run = launch(gcs, "prepare", "frames", "--workspace", ws, *OVERRIDES, "--", *beam)
+        _, err = run.communicate(timeout=300)
+    finally:
+        server.kill()
+        server.wait()
+    assert run.returncode == 0, err
+    assert "computed 3" in err
+    assert frames_of(ws) == local_frames
+
+
+# What is refused before anything is submitted.
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.run(["prepare", *arguments]) == cli.EXIT_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("missing", ["project", "region", "temp_location"])
+def test_missing_options_are_named(
+    capsys: pytest.CaptureFixture[str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = [arg for arg in TYPED if not arg.startswith(f"--{missing}")]
+    line = refusal(capsys, "flow", "--workspace", "gs://bucket/w", "--", *typed, IMAGE)
+    assert line == f"perfnet: DataflowRunner needs --{missing}; add it after --"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["flow", "--workspace", "work", "--", *TYPED, IMAGE], "workspace: work is local"),
+        (["flow", "--workspace", "gs://b/w", "--", *TYPED], "--sdk_container_image IMAGE or --setup_file"),
+        (
+            ["flow", "--workspace", "gs://b/w", "--", *TYPED, IMAGE, "--staging_location=/tmp"],
+            "--staging_location",
+        ),
+        (["flow", "--workspace", "gs://b/w", "--", *TYPED, IMAGE, "--save_main_session"], "leave it out"),
+        (
+            ["flow", "--workspace", "gs://b/w", "--", *TYPED, "--machine_typ=x"],
+            "did you mean --machine_type?",
+        ),
+        (
+            ["flow", "--workspace", "gs://b/w", "--", *TYPED, "--num_workers=many"],
+            "invalid int value: 'many'",
+        ),
+        (["flows", "--workspace", "gs://b/w", "--", *TYPED, IMAGE], "unknown stage 'flows'"),
+        (
+            ["flow", "--config", "/nowhere/c.yaml", "--", *TYPED, IMAGE],
+            "--config: /nowhere/c.yaml does not exist",
+        ),
+        (
+            [
+                "pose",
+                "--workspace",
+                "gs://b/w",
+                "--pose.backend=file",
+                "--pose.keypoints=/k",
+                "--",
+                *TYPED,
+                IMAGE,
+            ],
+            "pose.keypoints: /k is local",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert said in refusal(capsys, *arguments)
+
+
+def test_local_videos_are_refused() -> None:
+    rows = [
+        {"clip_id": "a", "uri": "gs://b/a.mp4", "label": "x"},
+        {"clip_id": "b", "uri": "/v/b.mp4", "label": "x"},
+    ]
+    with pytest.raises(ValueError, match=r"1 of 2 clips have a local video, such as /v/b\.mp4"):
+        check_videos(make_clips(rows))
+    check_videos(make_clips(rows[:1]))
+
+
+def test_setup_file_stands_in_for_an_image() -> None:
+    check_job([*TYPED, "--setup_file=./setup.py"], load_config(None, {"workspace": "gs://b/w"}))
+
+
+def test_beams_own_options_are_known() -> None:
+    check_known(
+        [*TYPED, IMAGE, "--experiments=a", "--experiments=b", "--labels=a=b", "--max_num_workers", "3"]
+    )
+
+
+# What we set, and what a job is called.
+
+
+def test_settings_that_are_typed_win(tmp_path: Path) -> None:
+    planned, _ = plan_frames(str(tmp_path), CountingFrames(LENGTHS), table_of(VIDEOS))
+    config = load_config(None, {"workspace": "gs://b/w"})
+    ours = complete([*TYPED, IMAGE], planned, config)
+    assert "--number_of_worker_harness_threads=1" in ours
+    assert "--sdk_location=container" in ours
+    mine = ["--worker_machine_type=c3-standard-8", "--max_num_workers", "7", "--job_name=mine"]
+    found = complete([*TYPED, *mine], planned, config)
+    added = {arg.split("=")[0] for arg in found[len(TYPED) + len(mine) :]}
+    assert added == {
+        "--disk_size_gb",
+        "--autoscaling_algorithm",
+        "--number_of_worker_harness_threads",
+        "--labels",
+    }
+
+
+def test_a_gpu_is_shared_by_the_threads_of_one_process(tmp_path: Path) -> None:
+    planned, _ = plan_frames(str(tmp_path), CountingFrames(LENGTHS), table_of(VIDEOS))
+    flow = type(planned)(**{**vars(planned), "store": Store(str(tmp_path), "flow")})
+    config = load_config(None, {"workspace": "gs://b/w", "flow.backend": "torch"})
+    found = complete(TYPED, flow, config)
+    assert "--experiments=no_use_multiple_sdk_containers" in found
+    assert "--number_of_worker_harness_threads=2" in found
+
+
+def test_a_jobs_name_stays_while_it_works_and_changes_with_what_it_makes(tmp_path: Path) -> None:
+    ws, stage = str(tmp_path), CountingFrames(LENGTHS)
+    planned, videos = plan_frames(ws, stage, table_of(VIDEOS))
+    task = build_tasks(planned, videos=videos)[0]
+    ShardUpdate(stage, planned.store, planned.encoding, planned.spec).run(task)
+    later, _ = plan_frames(ws, stage, table_of(VIDEOS))
+    assert len(later.stale) == len(planned.stale) - 1
+    assert job_name(later) == job_name(planned)
+    names = {job_name(planned)}
+    names.add(job_name(plan_frames(ws, stage, table_of({**VIDEOS, "more": "/v/1.mp4"}))[0]))
+    names.add(job_name(plan_frames(ws, CountingFrames(LENGTHS, {"fps": 10}), table_of(VIDEOS))[0]))
+    names.add(job_name(plan_frames(ws + "2", stage, table_of(VIDEOS))[0]))
+    assert len(names) == 4
+    assert all(name.startswith("perfnet-frames-") and name.replace("-", "").isalnum() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("machine", "cores"),
+    [
+        ("n2-standard-4", 4),
+        ("c3-highcpu-22", 22),
+        ("custom-8-16384", 8),
+        ("e2-medium", 1),
+        ("c3d-standard-8-lssd", 8),
+    ],
+)
+def test_cores_of_a_machine_type(machine: str, cores: int) -> None:
+    assert cores_of(machine) == cores
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(1, 1), (16, 1), (17, 2), (1024, 64), (32_768, 500)])
+def test_no_more_machines_than_shards_keep_busy(shards: int, workers: int) -> None:
+    assert most_workers(shards, processes=4) == workers
+
+
+# Stopping, repeating, and the entry for launchers.
+
+
+class Remote:
+    """A job elsewhere whose launcher is stopped."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def wait_until_finish(self) -> None:
+        raise KeyboardInterrupt
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_job_can_be_left_running(leave: bool) -> None:
+    job = Remote()
+    with pytest.raises(KeyboardInterrupt):
+        wait(job, leave_running=leave)
+    assert job.cancelled is not leave
+
+
+def test_a_repeated_bundle_computes_nothing_again(gcs: str) -> None:
+    """Dataflow repeats a bundle whose worker was lost: shards that it had finished are only counted."""
+    ws, stage = f"gs://{BUCKET}/repeated", CountingFrames(LENGTHS)
+    planned, videos = plan_frames(ws, stage, table_of(VIDEOS))
+    folder = _write_job(ws, planned, build_tasks(planned, videos=videos))
+    work = _UpdateShard(
+        UpdateShards(ShardUpdate(stage, planned.store, planned.encoding, planned.spec), folder).update, folder
+    )
+    work.setup()
+    first = [list(work.process(shard)) for shard in planned.stale]
+    seen = list(stage.seen)
+    assert sorted(seen) == sorted(VIDEOS)
+    assert [list(work.process(shard)) for shard in planned.stale] == first
+    assert stage.seen == seen
+    again, _ = plan_frames(ws, stage, table_of(VIDEOS))
+    assert update(again, stage, videos=videos) == []
+
+
+def test_flags_are_told_apart() -> None:
+    flags = [
+        "--stage=flow",
+        "--config=c.yaml",
+        "--flow.bound_px=15",
+        "--force",
+        *TYPED,
+        '--labels={"a": "b"}',
+    ]
+    stage, ours, beam = split(flags)
+    assert (stage, ours) == ("flow", ["--config=c.yaml", "--flow.bound_px=15", "--force"])
+    assert beam == [*TYPED, '--labels={"a": "b"}']
+    for wrong in (["flow"], ["--config=c.yaml"], ["--", "--stage=flow"]):
+        with pytest.raises(ValueError, match=r"--stage|only flags"):
+            split(wrong)
+
+
+def test_beam_main_outlives_its_reader(tmp_path: Path) -> None:
+    """Airflow's operator reads the job's id and nothing more: neither a full nor a closed pipe stops the launcher."""
+    code = (
+        "import sys; from pipelines.beam_main import _Outlet; sys.stderr = _Outlet()\n"
+        "print('Created job with id: [x]', file=sys.stderr)\n"
+        "for _ in range(3000): print('x' * 100, file=sys.stderr)\n"
+        f"open({str(tmp_path / 'reached')!r}, 'w').close()\n"
+        "sys.stdin.read(1)\n"
+        "print('after', file=sys.stderr)\n"
+        f"open({str(tmp_path / 'closed')!r}, 'w').close()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    assert process.stdin
+    assert process.stderr.readline() == "Created job with id: [x]\n"
+    for _ in range(600):
+        if (tmp_path / "reached").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "reached").exists()
+    process.stderr.close()
+    process.stdin.write("x")
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert (tmp_path / "closed").exists()
