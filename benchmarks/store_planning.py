@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--folder", help="keeps the workspace here, and uses the one that is here")
     arguments = parser.parse_args()
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="perfnet-planning-"))
+    folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.yaml"
     if not config.exists():
         started = time.monotonic()
