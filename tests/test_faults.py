@@ -266,7 +266,7 @@ def pose_model_raises(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def replaced_while_running(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another video appears under a clip's name between planning and reading; then the first comes back."""
-    path, other = site.clip("rise"), site.clip("wave")
+    path, other = site.clip("rise"), site.clip("approach")
     original, status = path.read_bytes(), path.stat()
     real = prepare._write_job
 
@@ -333,7 +333,7 @@ def video_is_empty(site: Site) -> None:
     ("fault", "reason"),
     [
         (unreadable_directory, "unreadable_file"),
-        (video_cut_short, "no_frames"),
+        (video_cut_short, "damaged"),
         (video_is_empty, "empty_file"),
     ],
     ids=lambda f: getattr(f, "__name__", str(f)),
@@ -372,6 +372,7 @@ def warm_processes() -> Any:
     return context
 
 
+@pytest.mark.timeout(1800)
 def test_killed_at_twenty_random_moments(site: Site, calm: Digests, tmp_path: Path) -> None:
     context = warm_processes()
 
