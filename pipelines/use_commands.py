@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.command_setup import check_libraries, config_of
+from pipelines.progress import Screen
 from stores import files
+from stores.commit import StageFailed
 
 
 def predict(
@@ -13,29 +15,56 @@ def predict(
     checkpoint: str | None = None,
     config: str | None = None,
     top: int = 3,
+    stride_s: float | None = None,
+    output: str | None = None,
+    quiet: bool = False,
     overrides: Mapping[str, Any],
 ) -> int:
     """Classify videos with the student alone: RGB in, no pose, no flow.
 
-    Example: perfnet predict video.mp4 --config perfnet.yaml
+    A video that cannot be read is said and the others go on; the exit code is then 1.
+    Example: perfnet predict video.mp4 'more/*.mp4' --stride_s 2 --output found.csv --workspace work
 
     Args:
-        videos: video files.
-        checkpoint: file; none means the student of the workspace.
+        videos: files, folders (with sub-folders) and globs.
+        checkpoint: file, or folder of a run; none means the student of the workspace.
         config: YAML file that names the workspace.
-        top: how many classes are printed for each video.
+        top: how many classes are told for each video.
+        stride_s: slide the window over each video by this many seconds and tell every window; none looks at the
+            middle of the video once.
+        output: file that ends in .json or .csv, instead of lines on the screen.
+        quiet: no progress.
     """
-    if not videos:
-        raise ValueError("predict: name at least one video file")
+    from pipelines.predict_files import check_output, find_videos, lines, predict_video, write_predictions
+
+    check_output(output)
+    if top < 1:
+        raise ValueError(f"--top: found {top}, expected at least 1")
+    if stride_s is not None and not stride_s > 0:
+        raise ValueError(f"--stride_s: found {stride_s}, expected seconds, more than 0")
+    found = find_videos(videos)
     check_libraries()
-    loaded = config_of(config, overrides)
+    loaded, screen = config_of(config, overrides), Screen(quiet=quiet)
     from models.predict import load
 
     predictor = load(checkpoint or files.join(loaded.workspace, "runs", "student"))
-    for video in videos:
-        found = predictor.predict(video)[:top]
-        labels = ", ".join(f"{files.printable(label)} {probability:.3f}" for label, probability in found)
-        print(f"{files.printable(video)}: {labels}")
+    progress = screen.live if screen.terminal else lambda text: None
+    predictions = []
+    for number, video in enumerate(found, start=1):
+        if len(found) > 1:
+            screen.live(f"predict: video {number} of {len(found)}")
+        predictions.append(predict_video(predictor, video, top=top, stride_s=stride_s, progress=progress))
+        if output is None:
+            progress("")
+            print(*lines(predictions[-1]), sep="\n", flush=True)
+    if output is not None:
+        write_predictions(output, predictions)
+        screen.line(f"predict: {len(predictions)} videos, {output}")
+    failed = [p for p in predictions if p.error]
+    if failed:
+        raise StageFailed(
+            f"{len(failed)} of {len(found)} videos could not be read, the first: {failed[0].error}"
+        )
     return 0
 
 
