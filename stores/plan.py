@@ -370,7 +370,8 @@ def _clips_of_inputs(
 def _sources(store: Store, name: str, summary: ShardSummary | None) -> dict[str, Source]:
     if summary is None:
         raise ValueError(
-            f"{store.shard_uri(name)} is missing or damaged; run `perfnet run {store.name.split('/')[0]}`"
+            f"{store.shard_uri(name)} is missing or damaged; run `perfnet verify --remove_damaged`, "
+            f"then `perfnet run {store.name.split('/')[0]}`"
         )
     return {c.clip_id: Source(summary.data or "", c) for c in summary.clips}
 

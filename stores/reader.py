@@ -55,7 +55,8 @@ class StoreReader:
         for name, summary in found.items():
             if summary is None:
                 raise ValueError(
-                    f"{self.store.shard_uri(name)} is missing or damaged; run `perfnet run` to make it again"
+                    f"{self.store.shard_uri(name)} is missing or damaged; run `perfnet verify --remove_damaged`, "
+                    "then `perfnet run`"
                 )
             entries |= {c.clip_id: (summary.data or "", c) for c in summary.clips}
         return dict(sorted(entries.items()))
