@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from google.cloud.dataflow import JobState
+
 TERMINAL = ("JOB_STATE_DONE", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 _JOB = re.compile(
     r"/v1b3/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/jobs(?:/(?P<id>[^/]+)(?P<part>/\w+)?)?"
@@ -75,7 +77,7 @@ class Service:
             return 200, {"jobs": self.active}
         job = self.jobs[found["id"]]
         if method == "PUT":
-            job["currentState"] = json.loads(body)["requestedState"]
+            job["currentState"] = JobState(json.loads(body)["requestedState"]).name
         elif found["part"] == "/messages":
             return 200, {"jobMessages": self._messages(job["id"])}
         elif found["part"] == "/metrics":
