@@ -71,7 +71,6 @@ def evaluate(
         role_of(name)
     loaded = config_of(config, overrides)
     check_libraries()
-    from models.evaluation import evaluate as evaluate_run
     from pipelines.results import show_runs
 
     chosen, screen = tuple(runs) or RUNS, Screen(quiet=quiet)
@@ -81,6 +80,8 @@ def evaluate(
         if evaluation_stale_reason(name, workspace=loaded.workspace, options=loaded.model_options())
     ]
     for name in stale:
+        from models.evaluation import evaluate as evaluate_run  # seconds, which a fresh evaluation does not need
+
         evaluate_run(name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.live)
     show_runs(loaded.workspace, chosen)
     return EXIT_NOTHING if skip_code and not stale else 0
