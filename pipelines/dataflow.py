@@ -24,7 +24,7 @@ from stores import files, keys, leases
 from stores.clips import ClipsTable
 from stores.plan import StagePlan
 
-RECORD = "dataflow.json"
+RECORD = leases.ON_DATAFLOW
 _MACHINE = "n2-standard-4"  # AVX-512: without it TV-L1 takes half as long again
 _DISK_GB = 50
 _MOST_WORKERS = 500

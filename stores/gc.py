@@ -17,7 +17,7 @@ _IN_STORE = re.compile(rf"{_STORE}/(?:{re.escape(SNAPSHOT)}|shards/(?P<name>[^/]
 _MODEL = re.compile(r"models/(?P<sha256>[0-9a-f]{64})/[^/]+")
 _JOB = re.compile(
     rf"{leases.FOLDER}/(?P<job>{leases.JOB_ID.pattern})/"
-    r"(?:plan\.parquet|job\.json|lease\.json|job\.log|workers\.log|stop|(?:progress|workers)/[^/]+)"
+    r"(?:plan\.parquet|job\.json|lease\.json|dataflow\.json|job\.log|workers\.log|stop|(?:progress|workers)/[^/]+)"
 )
 _PARTIAL = re.compile(
     r"(?:(?:frames|pose|flow|render|models|jobs|runs|reports)/(?:.*/)?)?"
@@ -104,7 +104,7 @@ def delete(workspace: str, garbage: Iterable[Garbage]) -> None:
         files.remove_empty_folder(files.join(workspace, folder))
 
 
-def _needs(workspace: str, tree: Iterable[str], plans: Sequence[StagePlan], now_s: float) -> _Needs:
+def _needs(workspace: str, tree: Mapping[str, Listed], plans: Sequence[StagePlan], now_s: float) -> _Needs:
     needs = _Needs()
     for plan in plans:
         needs.add_spec(plan.spec)
@@ -122,10 +122,12 @@ def _needs(workspace: str, tree: Iterable[str], plans: Sequence[StagePlan], now_
     return needs
 
 
-def _add_jobs(needs: _Needs, workspace: str, tree: Iterable[str], now_s: float) -> None:
+def _add_jobs(needs: _Needs, workspace: str, tree: Mapping[str, Listed], now_s: float) -> None:
     for job in {m["job"] for m in map(_JOB.fullmatch, tree) if m}:
         folder = f"{leases.FOLDER}/{job}"
-        if not leases.is_live(_read(workspace, f"{folder}/{leases.LEASE}"), now_s):
+        elsewhere = tree.get(f"{folder}/{leases.ON_DATAFLOW}")
+        may_go_on = elsewhere is not None and now_s - elsewhere.modified_s < leases.DATAFLOW_S
+        if not may_go_on and not leases.is_live(_read(workspace, f"{folder}/{leases.LEASE}"), now_s):
             continue
         needs.jobs.add(job)
         about = _read(workspace, f"{folder}/{leases.JOB}") or {"spec": {}, "needs": {}}

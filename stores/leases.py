@@ -16,10 +16,12 @@ from stores.plan import ShardTask, StagePlan
 from stores.store import stem_of
 
 FOLDER = "jobs"
-JOB, LEASE = "job.json", "lease.json"
+JOB, LEASE, ON_DATAFLOW = "job.json", "lease.json", "dataflow.json"
 JOB_ID = re.compile(r"(?:frames|pose|flow|render-[\w-]+)-\d{8}T\d{6}-\d+")
 RENEW_S = 60.0
 LIVE_S = 15 * 60.0
+DATAFLOW_S = 10 * 86_400.0
+"""Longer than this no batch job runs on Dataflow; it may go on without its launcher, and then has no lease."""
 
 
 def new_job(workspace: str, store: str) -> str:

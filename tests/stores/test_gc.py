@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from fake_stages import CountingFrames, plan_frames, table_of
+from gcs import BUCKET, emulator, environment
 from test_plan import LENGTHS, VIDEOS, run_flow, run_frames
 
-from stores import leases
+from stores import files, leases
 from stores.gc import delete, find_garbage
 from stores.plan import build_tasks
+from stores.reader import StoreReader
 from stores.store import Store
 from transforms.update import ShardUpdate
 
@@ -141,6 +143,10 @@ def test_what_a_running_job_reads_copies_and_writes_stays(tmp_path: Path) -> Non
     now_s = time.time() + 2 * DAY_S
     (folder / leases.LEASE).write_text(json.dumps({"renewed_s": now_s - 60}))
     assert collect(tmp_path, now_s=now_s) == set()
+    (folder / leases.LEASE).unlink()
+    (folder / leases.ON_DATAFLOW).write_text("{}")  # there it may go on without its launcher, for ten days
+    assert collect(tmp_path, now_s=now_s) == set()
+    now_s += leases.DATAFLOW_S
     (folder / leases.LEASE).write_text(json.dumps({"renewed_s": now_s - leases.LIVE_S}))
     gone = collect(tmp_path, now_s=now_s)
     assert {n.split("/")[0] for n in gone} == {"frames", "jobs"}
@@ -195,3 +201,21 @@ def test_a_lease_is_renewed_and_removed(tmp_path: Path) -> None:
     assert not path.exists()
     assert not leases.is_live(first, first["renewed_s"] + leases.LIVE_S)
     assert leases.is_live(first, first["renewed_s"] - DAY_S)
+
+
+def test_garbage_on_an_object_store(tmp_path: Path) -> None:
+    """Listing, ages and deletion through gcsfs; nothing else differs."""
+    with emulator() as url, environment(url):
+        ws = f"gs://{BUCKET}/ws"
+        for clips in (VIDEOS, SOME):
+            run_frames(ws, table_of(clips))
+        files.put_bytes(files.join(ws, "frames", "shards", "notes.txt"), b"mine")
+        files.put_bytes(files.join(ws, "jobs", "frames-20200101T000000-1", "job.log"), b"ours")
+        young = find_garbage(ws, plans=[], min_age_s=DAY_S, now_s=time.time())
+        assert young == []
+        found = find_garbage(ws, plans=[], min_age_s=DAY_S, now_s=time.time() + 2 * DAY_S)
+        assert [g.kind for g in found] == ["summary file", "data file", "job file"]
+        delete(ws, found)
+        assert not {g.name for g in found} & set(files.list_tree(ws))
+        assert "frames/shards/notes.txt" in files.list_tree(ws)
+        assert list(StoreReader(ws, "frames").clips) == sorted(SOME)
