@@ -80,7 +80,7 @@ def evaluate(
         if evaluation_stale_reason(name, workspace=loaded.workspace, options=loaded.model_options())
     ]
     for name in stale:
-        from models.evaluation import evaluate as evaluate_run  # seconds, which a fresh evaluation does not need
+        from models.evaluation import evaluate as evaluate_run
 
         evaluate_run(name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.live)
     show_runs(loaded.workspace, chosen)
