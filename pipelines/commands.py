@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, clips_ucf101
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
+from pipelines.config_commands import doctor, init, show_config
 from pipelines.experiment_commands import experiment
 from pipelines.export_commands import export_coco, export_mediasequence
 from pipelines.model_commands import compare, evaluate, fuse, train
@@ -235,6 +236,9 @@ def _write_clips(workspace: str, clips: Any) -> int:
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
+    "init": init,
+    "config": show_config,
+    "doctor": doctor,
     "clips": {
         "folder": clips_folder,
         "csv": clips_csv,

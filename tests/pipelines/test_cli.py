@@ -86,7 +86,7 @@ WRONG = [
     (["clips", "ucf101", "empty", "--splits", "empty"], "--splits: "),
     (["clips", "hmdb51", "empty", "--splits", "nowhere"], "--splits: nowhere is not a folder"),
     (["clips", "xml"], "unknown command 'clips xml'; known: folder, csv, kinetics, ucf101, hmdb51"),
-    (["rum"], "unknown command 'rum'; known: demo, clips, run"),
+    (["rum"], "unknown command 'rum'; known: demo, init, config"),
     (["ru\nm"], "unknown command 'ru\\nm'"),
     (
         ["status", "--", "--runner=DataflowRunner"],
