@@ -13,7 +13,7 @@ from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
 from pipelines.report_commands import report
 from pipelines.upkeep_commands import gc, verify
-from pipelines.use_commands import fetch_model, pose_score, predict, preview
+from pipelines.use_commands import fetch_model, gradcam, pose_score, predict, preview
 from stores import files
 
 EXIT_NOTHING = 99
@@ -260,6 +260,7 @@ COMMANDS: dict[str, Any] = {
     "verify": verify,
     "gc": gc,
     "preview": preview,
+    "gradcam": gradcam,
     "export": {"mediasequence": export_mediasequence, "coco": export_coco},
     "pose-score": pose_score,
     "models": {"fetch": fetch_model},

@@ -94,6 +94,48 @@ def preview(
     return 0
 
 
+def gradcam(
+    clip: str,
+    *,
+    runs: list[str] | None = None,
+    stage: str | None = None,
+    label: str | None = None,
+    output: str = "gradcam.png",
+    config: str | None = None,
+    overrides: Mapping[str, Any],
+) -> int:
+    """Draw where trained networks look in a clip (Grad-CAM): frames, responses and prediction of each, as a PNG sheet.
+
+    Example: perfnet gradcam hug/set1_seq01_001 --runs rgb pose student --stage res4 --output sheet.png
+
+    Args:
+        clip: clip_id.
+        runs: names of trained runs; rgb pose flow where none is named.
+        stage: of the backbone: res2 to res5, or mixed_3 to mixed_5; the last where nothing is given.
+        label: class to explain; the predicted one where nothing is given.
+        output: file that ends in .png.
+        config: YAML file.
+    """
+    if not output.endswith(".png"):
+        raise ValueError(f"--output: found {files.quoted(output)}, expected a name that ends in .png")
+    check_libraries()
+    loaded = config_of(config, overrides)
+    from models.gradcam import explain
+    from models.gradcam_sheet import gradcam_sheet, title
+    from transforms.preview import write_png
+
+    found = []
+    for run in runs or ("rgb", "pose", "flow"):
+        options = loaded.model_options()
+        found.append(
+            explain(run, clip, workspace=loaded.workspace, options=options, stage=stage, label=label)
+        )
+        print(title(found[-1]))
+    write_png(output, gradcam_sheet(found))
+    print(output)
+    return 0
+
+
 def pose_score(
     images: str,
     annotations: str,

@@ -72,6 +72,11 @@ WRONG = [
     (["predict", "a.mp4", "--stride_s", "0"], "--stride_s: found 0.0, expected seconds, more than 0"),
     (["predict", "empty"], "predict: empty: the folder holds no videos"),
     (["predict", "*.nothing"], "predict: *.nothing: no file has such a name"),
+    (["gradcam", "c", "--output", "a.jpg"], "--output: found 'a.jpg', expected a name that ends in .png"),
+    (
+        ["gradcam", "c", "--runs", "rgb", "--workspace", "empty"],
+        "run rgb is not trained; run `perfnet train rgb`",
+    ),
     (["clips", "folder", "nowhere"], "clips folder: nowhere is not a folder"),
     (["clips", "folder", "empty"], "clips folder: empty holds no videos"),
     (["clips", "folder", "empty", "--group", "("], "clips.group_pattern: '(' is not a regular expression"),
