@@ -98,8 +98,9 @@ FROM worker AS template
 COPY --from=flex /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
 WORKDIR /template
 # The launcher runs a file, not a module. In a folder of its own nothing beside it can be imported by accident.
-RUN printf 'from pipelines.beam_main import main\n\nmain()\n' > main.py
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py
+# It is our entry that knows flags only.
+RUN printf 'from pipelines.beam_main import main\n\nmain()\n' > main.py
 ENTRYPOINT ["/opt/google/dataflow/python_template_launcher"]
 
 FROM base AS launcher
