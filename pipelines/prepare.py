@@ -218,15 +218,18 @@ def _run(
         if local
         else shard_progress(screen, plan.store.name, job_folder, len(plan.stale))
     )
-    with job_log(scratch), shown:
-        counters = run_job(
-            plan.stale,
-            update,
-            scratch=scratch,
-            workers=workers,
-            beam_args=beam_args,
-            leave_running=config.run.leave_running,
-        )
+    try:
+        with job_log(scratch), shown:
+            counters = run_job(
+                plan.stale,
+                update,
+                scratch=scratch,
+                workers=workers,
+                beam_args=beam_args,
+                leave_running=config.run.leave_running,
+            )
+    except StageFailed as error:
+        raise StageFailed(f"{error}\nthe logs are in {files.printable(scratch)}") from error
     if not local:
         shutil.rmtree(scratch)
     return counters
