@@ -21,7 +21,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +303,9 @@ class ComputeOperator(StageOperator):
 
         options = beam_options(context["params"])
         ours: dict[str, Any] = {"stage": self.stage, **self.stage_options(context), "force": force}
+        # perfnet names the job by the state that it brings the store to, so a retry meets the job that still runs.
+        # The operator would add a name of its own; an option that is False is left out.
+        ours["job_name"] = False
         return BeamRunPythonPipelineOperator(
             task_id=f"{self.task_id}_on_dataflow",
             runner=DATAFLOW,
@@ -312,18 +314,13 @@ class ComputeOperator(StageOperator):
             py_file="pipelines.beam_main",
             pipeline_options={**options, **ours},
             dataflow_config={
-                "job_name": self.job_name(context),
-                "append_job_name": False,  # a retry then meets the running job by its name
+                "job_name": f"perfnet-{self.stage}",
+                "append_job_name": False,
                 "project_id": options["project"],
                 "location": options["region"],
             },
             deferrable=True,
         )
-
-    def job_name(self, context: Any) -> str:
-        """The same for every try of this stage with this configuration."""
-        of = sha256(config_of(context).encode()).hexdigest()[:8]
-        return "-".join(filter(None, ["perfnet", self.stage, self.variant, of]))
 
     def on_kill(self) -> None:
         super().on_kill()
