@@ -22,6 +22,7 @@ _TEMPLATE = Path(__file__).with_name("report.html")
 # Sections in the order of the page; each is shown where there is something in it.
 SECTIONS = {
     "accuracy": "Accuracy",
+    "experiments": "Tables of the paper",
     "data": "Data set",
     "clips": "Clips",
     "stages": "Stages",
@@ -33,17 +34,18 @@ SECTIONS = {
 }
 
 
-def write_report(config: Config, output: str | None = None) -> tuple[str, int]:
+def write_report(config: Config, output: str | None, configuration: str) -> tuple[str, int]:
     """Writes the page; returns where it is and its size in bytes.
 
     Args:
         output: local path or gs:// address; None means `reports/report.html` of the workspace.
+        configuration: as text for people.
 
     Raises:
         ValueError: the workspace has no clips table, or `output` is a folder.
     """
     uri = output or files.join(config.workspace, "reports", "report.html")
-    content = page(config).encode()
+    content = page(config, configuration).encode()
     try:
         files.put_bytes(uri, content)
     except IsADirectoryError as error:
@@ -53,10 +55,10 @@ def write_report(config: Config, output: str | None = None) -> tuple[str, int]:
     return uri, len(content)
 
 
-def page(config: Config) -> str:
+def page(config: Config, configuration: str) -> str:
     """The page as text. Names from outside are escaped by the template engine."""
     clips = read_clips(config.workspace)
-    facts = _prepared(config, clips) | _learned(config, clips)
+    facts = _prepared(config, clips) | _learned(config, clips) | {"configuration": configuration}
     sections = [(id, name) for id, name in SECTIONS.items() if facts.get(id)]
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {
@@ -93,7 +95,6 @@ def _prepared(config: Config, clips: ClipsTable) -> dict[str, Any]:
         "stages": True,
         "stores": stores,
         "rejected": rejected if rejected.total else None,
-        "configuration": config.to_yaml(),
         "versions": report_facts.versions(),
     }
 
@@ -107,6 +108,8 @@ def _learned(config: Config, clips: ClipsTable) -> dict[str, Any]:
     return {
         "accuracy": bool(accuracies),
         "accuracies": accuracies,
+        "outdated": report_facts.outdated(config.workspace, list(evaluated)),
+        "experiments": report_facts.read_experiments(config.workspace),
         "split": config.evaluate.on,
         "evaluated_clips": max((len(p.clip_ids) for p in evaluated.values()), default=0),
         "curves": _curves(config.workspace),

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.command_setup import check_libraries, config_of
+from pipelines.command_setup import check_libraries
+from pipelines.config import load_config
 from pipelines.results import size
+from stores import files
 
 
 def report(*, config: str | None = None, output: str | None = None, overrides: Mapping[str, Any]) -> int:
@@ -14,15 +16,26 @@ def report(*, config: str | None = None, output: str | None = None, overrides: M
     Example: perfnet report --config perfnet.yaml --output report.html
 
     Args:
-        config: YAML file.
+        config: YAML file; none means the configuration of the workspace's last run.
         output: file to write, also gs://; none means reports/report.html of the workspace.
     """
     check_libraries()
-    loaded = config_of(config, overrides)
     try:
         from pipelines.report import write_report
     except ModuleNotFoundError as error:
         raise ValueError(f"report needs {error.name}: pip install 'perfnet[report]'") from error
-    uri, size_bytes = write_report(loaded, output)
-    print(f"{uri} ({size(size_bytes)})")
+    from pipelines.config_sources import annotated
+
+    config, overrides = _last_run(config, overrides)
+    uri, size_bytes = write_report(load_config(config, overrides), output, annotated(config, overrides))
+    print(f"{files.printable(uri)} ({size(size_bytes)})")
     return 0
+
+
+def _last_run(config: str | None, overrides: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """The record of the workspace's last run, where no configuration is named and there is one."""
+    workspace = load_config(config, overrides).workspace
+    record = files.join(workspace, "perfnet.yaml")
+    if config is None and files.exists(record):
+        return record, {**overrides, "workspace": workspace}
+    return config, overrides

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from models.options import RUNS
 from models.predictions import Predictions, fused, read_predictions
+from models.runs import RunFolder
 from pipelines.config import Config
 from pipelines.results import FUSED
 from pipelines.stages import STAGES, store_name
@@ -198,6 +200,37 @@ def read_evaluated(workspace: str) -> dict[str, Predictions]:
         fusion = {"fusion": fused([(found[run], 1.0) for run in FUSED])}
         student = {run: found.pop(run) for run in ("student",) if run in found}
         found = found | fusion | student
+    return found
+
+
+def outdated(workspace: str, evaluated: Sequence[str]) -> list[str]:
+    """Runs that were trained again since they were judged."""
+    folders = {run: RunFolder(workspace, run) for run in evaluated if run in RUNS}
+    judged = {run: (folder.read_json("evaluation.json") or {}) for run, folder in folders.items()}
+    trained = {run: (folder.done or {}) for run, folder in folders.items()}
+    return [
+        run
+        for run in folders
+        if trained[run]
+        and trained[run].get("checkpoint") != judged[run].get("document", {}).get("checkpoint")
+    ]
+
+
+def read_experiments(workspace: str) -> list[dict[str, Any]]:
+    """The tables that `perfnet experiment` wrote, by name.
+
+    Raises:
+        ValueError: one of them is damaged.
+    """
+    folder = files.join(workspace, "experiments")
+    found = []
+    for name in sorted(files.list_tree(folder)):
+        if name.endswith("/results.json"):
+            try:
+                found.append(json.loads(files.read_bytes(files.join(folder, name))))
+            except ValueError as error:
+                where = files.printable(files.join(folder, name))
+                raise ValueError(f"{where} is not JSON; run `perfnet experiment` again") from error
     return found
 
 

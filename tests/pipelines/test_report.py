@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,12 +13,12 @@ from PIL import Image
 from report_workspace import HOSTILE_CLIP, LABELS, REJECTED_CLIP, put_report_workspace
 
 from models.predictions import Predictions
+from models.runs import RunFolder
 from pipelines import cli, report_clips, report_facts, report_results
 from pipelines.config import load_config
 from pipelines.report import page, write_report
+from stores import files
 from stores.clips import make_clips, write_clips
-
-VOID = {"meta", "link", "img", "source", "br", "path", "use", "rect"}
 
 
 class Page(HTMLParser):
@@ -50,7 +51,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def html(workspace: str) -> str:
-    return page(load_config(None, {"workspace": workspace}))
+    return page_of(workspace)
+
+
+def page_of(workspace: str) -> str:
+    return page(load_config(None, {"workspace": workspace}), "workspace: <b>here</b>  # default")
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +134,10 @@ def test_gains_are_per_class(workspace: str) -> None:
 
 def test_sections_appear_only_where_there_is_something(tmp_path: Path) -> None:
     untrained = put_report_workspace(tmp_path / "stores", trained=False)
-    found = [s["id"] for s in Page(page(load_config(None, {"workspace": untrained}))).all("section")]
+    found = [s["id"] for s in Page(page_of(untrained)).all("section")]
     assert found == ["data", "clips", "stages", "rejected", "configuration"]
     write_clips(str(tmp_path / "clips"), make_clips([{"clip_id": "a", "uri": "a.mp4", "label": "l"}]))
-    bare = Page(page(load_config(None, {"workspace": str(tmp_path / "clips")})))
+    bare = Page(page_of(str(tmp_path / "clips")))
     assert [s["id"] for s in bare.all("section")] == ["data", "stages", "configuration"]
     assert bare.texts["stages"].count("not computed yet") == 4
 
@@ -172,6 +177,58 @@ def test_clips_are_of_all_classes_and_test_clips_come_first() -> None:
     )
 
 
+def test_tables_of_the_paper_stand_beside_ours(tmp_path: Path) -> None:
+    workspace = put_report_workspace(tmp_path, trained=False)
+    ours = {
+        "top1": 0.5,
+        "top5": 1.0,
+        "mean_class": 0.5,
+        "clips": 6,
+        "interval": [0.25, 0.75],
+        "top1_by_seed": [0.5],
+    }
+    against = {"baseline": "RGB", "difference": -0.125, "low": -0.3, "high": 0.1, "p_value": 0.4}
+    rows = [
+        {"row": "RGB", "paper": {"top1": 80.4, "top5": 95.2}, **ours},
+        {"row": "<Flow>", "paper": {"top1": 69.5}, **ours, "against": against},
+        {"row": "Pose", "paper": {}, "missing": "t/pose-seed0"},
+    ]
+    document = {"experiment": "t", "rows": rows, "failed": {}}
+    path = tmp_path / "experiments" / "t" / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    text = Page(page_of(workspace)).texts["experiments"]
+    assert "RGB 50.0% 25.0% – 75.0% 100.0% 6 80.4 95.2" in text
+    assert "<Flow> 50.0% 25.0% – 75.0% 100.0% 6 -12.5 [-30.0, +10.0] 69.5" in text
+    assert "Pose missing: t/pose-seed0" in text
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"results\.json is not JSON"):
+        page_of(workspace)
+
+
+def test_predictions_of_an_earlier_training_are_named(tmp_path: Path) -> None:
+    workspace = put_report_workspace(tmp_path)
+    folder = RunFolder(workspace, "rgb")
+    folder.put_json("evaluation.json", {"key": "k", "document": {"checkpoint": "old"}})
+    files.put_bytes(folder.checkpoint, b"weights")
+    folder.put_json("done.json", {"key": "k", "checkpoint": "old"})
+    assert report_facts.outdated(workspace, ["rgb", "pose", "fusion"]) == []
+    folder.put_json("done.json", {"key": "k", "checkpoint": "new"})
+    assert report_facts.outdated(workspace, ["rgb", "pose", "fusion"]) == ["rgb"]
+    assert "Trained again since they were judged: rgb." in Page(page_of(workspace)).texts["accuracy"]
+
+
+def test_without_a_configuration_the_last_run_s_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = put_report_workspace(tmp_path / "ws", trained=False)
+    (tmp_path / "ws" / "perfnet.yaml").write_text("workspace: elsewhere\ntrain: {epochs: 77}\n")
+    assert cli.run(["report", "--workspace", workspace]) == 0
+    text = Page(Path(workspace, "reports", "report.html").read_text(encoding="utf-8")).texts["configuration"]
+    assert f"workspace: {workspace}" in text
+    assert f"epochs: 77 # {workspace}/perfnet.yaml:2" in text
+
+
 def test_many_classes_give_a_list_of_mistakes_instead_of_a_matrix() -> None:
     labels = [f"c{i:03d}" for i in range(400)]
     logits = np.eye(400, dtype=np.float32)
@@ -191,6 +248,6 @@ def test_the_command_writes_the_page(
     assert cli.run(["report", "--workspace", workspace, "--output", str(tmp_path)]) == 2
     assert "is a folder, expected the name of a file" in capsys.readouterr().err
     uri, size_bytes = write_report(
-        load_config(None, {"workspace": workspace}), str(tmp_path / "new" / "x.html")
+        load_config(None, {"workspace": workspace}), str(tmp_path / "new" / "x.html"), "a: 1"
     )
     assert Path(uri).stat().st_size == size_bytes

@@ -62,7 +62,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     workspace = put_report_workspace(tmp_path_factory.mktemp("page") / "ws")
-    path, _ = write_report(load_config(None, {"workspace": workspace}))
+    config = load_config(None, {"workspace": workspace})
+    path, _ = write_report(config, None, config.to_yaml())
     return Path(path).as_uri()
 
 
