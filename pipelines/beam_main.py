@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-OURS = ("config", "workspace", "max_rejected", "workers", "retry_rejected", "force", "skip_code", "quiet")
+OURS = ("config", "workspace", "max_rejected", "workers")
+SWITCHES = ("retry_rejected", "force", "skip_code", "quiet")
 _SUBMITTED = "Created job with id"
 
 
@@ -53,7 +54,9 @@ def split(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
             raise ValueError(f"found {argument!r}, expected only flags of the form --name=value")
         if name == "stage":
             stage = value
-        elif name in OURS or "." in name:
+        elif name in SWITCHES and value:
+            ours += [f"--{name}"] if value == "true" else []
+        elif name in (*OURS, *SWITCHES) or "." in name:
             ours.append(argument)
         else:
             beam.append(argument)

@@ -234,9 +234,22 @@ class Chain:
                 planned = prepare.plan(stage, self.config, self.clips, self.identities)
         outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
         outcome = replace(outcome, counters={**counters, **outcome.counters})
+        prepare.keep_counters(self.config.workspace, outcome)
         self.outcomes.append(outcome)
         self.screen.line(prepare.outcome_line(outcome))
         return worked
+
+    def commit(self, stage: str) -> bool:
+        """Commits what workers elsewhere have finished, and computes nothing; returns whether anything was new.
+
+        Raises:
+            StageFailed: shards are missing, or too many clips were rejected.
+        """
+        planned = self._prepared(stage)
+        outcome = prepare.commit_only(planned, self.config)
+        self.outcomes.append(outcome)
+        self.screen.line(prepare.outcome_line(outcome))
+        return bool(planned.plan.reason)
 
     def _learn(self, item: str) -> None:
         workspace, options = self.config.workspace, self.model_options

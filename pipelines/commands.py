@@ -13,7 +13,7 @@ from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
 from pipelines.report_commands import report
 from pipelines.upkeep_commands import gc, verify
-from pipelines.use_commands import fetch_model, gradcam, pose_score, predict, preview
+from pipelines.use_commands import export_model, fetch_model, gradcam, pose_score, predict, preview
 from stores import files
 
 EXIT_NOTHING = 99
@@ -85,6 +85,7 @@ def prepare(
     retry_rejected: bool = False,
     force: bool = False,
     dry_run: bool = False,
+    commit: bool = False,
     skip_code: bool = False,
     quiet: bool = False,
     overrides: Mapping[str, Any],
@@ -102,6 +103,7 @@ def prepare(
         retry_rejected: try clips again that were rejected because of their data.
         force: compute all of it again, fresh or not.
         dry_run: print the plan and stop; fails where the store is up to date with too many rejected clips.
+        commit: compute nothing; commit what a job elsewhere has computed since its launcher left.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
     """
@@ -127,7 +129,7 @@ def prepare(
         show_costs(chain, {stage: reason}, chain.screen.line)
         return EXIT_NOTHING if skip_code and not reason else 0
     record_config(loaded)
-    worked = chain.run([stage])
+    worked = chain.commit(stage) if commit else chain.run([stage])
     return EXIT_NOTHING if skip_code and not worked else 0
 
 
@@ -263,5 +265,5 @@ COMMANDS: dict[str, Any] = {
     "gradcam": gradcam,
     "export": {"mediasequence": export_mediasequence, "coco": export_coco},
     "pose-score": pose_score,
-    "models": {"fetch": fetch_model},
+    "models": {"fetch": fetch_model, "export": export_model},
 }

@@ -1,6 +1,7 @@
 """Brings one store up to date: plan, job, commit."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -33,6 +34,7 @@ from stores.store import Store
 from stores.summaries import Encoding, Snapshot
 from transforms.stage import Stage
 
+LAST_JOB = "last_job.json"
 _TASKS_PER_ROW_GROUP = 16
 
 
@@ -147,6 +149,41 @@ def execute(planned: Planned, config: Config, *, beam_args: Sequence[str], scree
     else:
         snapshot = _commit(planned, config)
     return Outcome(plan.store.name, planned.clips_in, snapshot, counters, time.monotonic() - started)
+
+
+def commit_only(planned: Planned, config: Config) -> Outcome:
+    """Commits the store from the shards that are there.
+
+    Raises:
+        StageFailed: shards are missing, or too many clips were rejected.
+    """
+    started, plan = time.monotonic(), planned.plan
+    missing = len(plan.expected) - len(plan.standing)
+    if missing:
+        raise StageFailed(
+            f"{plan.store.name}: {missing} of {len(plan.expected)} shards are not computed; "
+            "run the same command without --commit"
+        )
+    snapshot = _commit(planned, config)
+    return Outcome(plan.store.name, planned.clips_in, snapshot, {}, time.monotonic() - started)
+
+
+def keep_counters(workspace: str, outcome: Outcome) -> None:
+    """Keeps what a job counted beside its store, for `perfnet status`."""
+    if outcome.counters:
+        about = {"counters": outcome.counters, "seconds": round(outcome.seconds)}
+        uri = files.join(Store(workspace, outcome.store).folder, LAST_JOB)
+        files.put_bytes(uri, json.dumps(about, sort_keys=True).encode())
+
+
+def last_job(workspace: str, store: str) -> str | None:
+    """One line on the last job of a store; None where there was none."""
+    try:
+        about = json.loads(files.read_bytes(files.join(Store(workspace, store).folder, LAST_JOB)))
+    except (FileNotFoundError, ValueError):
+        return None
+    counted = ", ".join(f"{name} {value}" for name, value in sorted(about["counters"].items()))
+    return f"{store}: last job {duration(about['seconds'])}: {counted}"
 
 
 def _commit(planned: Planned, config: Config) -> Snapshot:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.chain import Chain, selection
+from pipelines.prepare import last_job
 from pipelines.stages import STAGES, store_name
 from stores import files
 from stores.commit import rejected_in
@@ -108,6 +109,10 @@ def show_status(chain: Chain) -> dict[str, str]:
             f"{size(totals['size_bytes']):>9}  {state}"
         )
     return reasons
+    for stage in STAGES:
+        about = last_job(chain.config.workspace, store_name(stage, chain.config))
+        if about:
+            print(about)
 
 
 def size(size_bytes: float) -> str:

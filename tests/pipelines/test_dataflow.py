@@ -1,7 +1,9 @@
 """Stages on Dataflow: the real client against a stand-in of the service, and the staged job run as Dataflow would."""
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,12 +24,15 @@ from pipelines import cli
 from pipelines.beam_main import split
 from pipelines.beam_options import check_known
 from pipelines.chain import Chain
+from pipelines.commands import prepare
 from pipelines.config import load_config
 from pipelines.dataflow import check_job, check_videos, complete, cores_of, job_name, most_workers
-from pipelines.prepare import _write_job
+from pipelines.flex_template import metadata
+from pipelines.prepare import Outcome, Planned, _write_job, commit_only, keep_counters, last_job
 from pipelines.progress import Screen
 from pipelines.runner import wait
 from stores.clips import make_clips
+from stores.commit import StageFailed, commit
 from stores.plan import build_tasks
 from stores.store import Store
 from transforms.shards import UpdateShards, _UpdateShard
@@ -347,6 +352,81 @@ def test_no_more_machines_than_shards_keep_busy(shards: int, workers: int) -> No
     assert most_workers(shards, processes=4) == workers
 
 
+# The Flex Template.
+
+
+def test_the_templates_parameters_are_flags_of_its_entry() -> None:
+    found = {p["name"]: p for p in metadata()["parameters"]}
+    values = {
+        "stage": "flow",
+        "config": "gs://b/c.yaml",
+        "sdk_container_image": "europe-docker.pkg.dev/p/r/i:1",
+    }
+    values |= {"max_rejected": "0.05", "retry_rejected": "true", "force": "false"}
+    assert set(found) == set(values)
+    for name, value in values.items():
+        (pattern,) = found[name]["regexes"]
+        assert re.fullmatch(pattern, value)
+        assert not re.fullmatch(pattern, "; rm")
+        assert found[name]["helpText"].endswith((".", ")"))
+    stage, ours, beam = split([f"--{name}={value}" for name, value in values.items()])
+    assert stage == "flow"
+    assert ours == ["--config=gs://b/c.yaml", "--max_rejected=0.05", "--retry_rejected"]
+    check_known(beam)
+    assert set(inspect.signature(prepare).parameters) >= set(found) - {"sdk_container_image"}
+
+
+def test_what_a_job_needs_is_a_parameter_or_dataflows_own() -> None:
+    required = {p["name"] for p in metadata()["parameters"] if not p["isOptional"]}
+    assert required == {"stage", "config", "sdk_container_image"}
+    check_job([*TYPED, IMAGE], load_config(None, {"workspace": "gs://b/w"}))
+
+
+def test_the_metadata_is_what_the_command_prints() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "pipelines.flex_template"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(run.stdout) == metadata()
+
+
+# Committing what a job has left, without computing.
+
+
+def test_commit_takes_what_is_there_and_computes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws, stage = str(tmp_path), CountingFrames(LENGTHS)
+    planned, videos = plan_frames(ws, stage, table_of(VIDEOS))
+    tasks = build_tasks(planned, videos=videos)
+    config = load_config(None, {"workspace": ws})
+    for task in tasks[:-1]:
+        ShardUpdate(stage, planned.store, planned.encoding, planned.spec).run(task)
+    later = Planned(stage, plan_frames(ws, stage, table_of(VIDEOS))[0], videos, ())
+    with pytest.raises(StageFailed, match="frames: 1 of 4 shards are not computed"):
+        commit_only(later, config)
+    ShardUpdate(stage, planned.store, planned.encoding, planned.spec).run(tasks[-1])
+    seen = list(stage.seen)
+    later = Planned(stage, plan_frames(ws, stage, table_of(VIDEOS))[0], videos, ())
+    assert commit_only(later, config).snapshot == Store(ws, "frames").require_snapshot()
+    assert stage.seen == seen
+
+
+def test_counters_are_kept_for_status(tmp_path: Path) -> None:
+    ws = str(tmp_path)
+    planned, videos = plan_frames(ws, CountingFrames(LENGTHS), table_of(VIDEOS))
+    update(planned, CountingFrames(LENGTHS), videos=videos)
+    snapshot = commit(planned, max_rejected=0)
+    assert last_job(ws, "frames") is None
+    keep_counters(ws, Outcome("frames", 12, snapshot, {"computed": 3, "bytes": 7}, 61.2))
+    assert last_job(ws, "frames") == "frames: last job 1 min 01 s: bytes 7, computed 3"
+    keep_counters(ws, Outcome("frames", 12, snapshot, {}, 1.0))
+    assert last_job(ws, "frames") == "frames: last job 1 min 01 s: bytes 7, computed 3"
+
+
 # Stopping, repeating, and the entry for launchers.
 
 
@@ -401,6 +481,7 @@ def test_flags_are_told_apart() -> None:
     stage, ours, beam = split(flags)
     assert (stage, ours) == ("flow", ["--config=c.yaml", "--flow.bound_px=15", "--force"])
     assert beam == [*TYPED, '--labels={"a": "b"}']
+    assert split(["--stage=flow", "--force=true", "--retry_rejected=false"])[1] == ["--force"]
     for wrong in (["flow"], ["--config=c.yaml"], ["--", "--stage=flow"]):
         with pytest.raises(ValueError, match=r"--stage|only flags"):
             split(wrong)
