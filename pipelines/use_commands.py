@@ -179,3 +179,47 @@ def fetch_model(model: str) -> int:
     else:
         raise ValueError(f"unknown model {files.quoted(model)}; known: blazepose, movenet")
     return 0
+
+
+def export_model(
+    checkpoint: str,
+    *,
+    output: str,
+    frames: int | None = None,
+    height_px: int | None = None,
+    width_px: int | None = None,
+) -> int:
+    """Write a trained network as ONNX or as a torch.export program, checked against PyTorch.
+
+    The file takes uint8 clips and holds the normalisation; the labels are in its metadata.
+    Example: perfnet models export workspace/runs/student --output student.onnx
+
+    Args:
+        checkpoint: file, or folder of a run.
+        output: file that ends in .onnx or .pt2.
+        frames: in a clip; those of the run's evaluation where nothing is given.
+        height_px: of a clip, likewise.
+        width_px: of a clip, likewise.
+    """
+    check_libraries()
+    from dataclasses import replace
+
+    from models.checkpoint import load_checkpoint
+    from models.export import TOLERANCE, export
+    from models.predict import checkpoint_uri
+
+    loaded = load_checkpoint(checkpoint_uri(checkpoint))
+    judged = loaded.evaluate
+    seen = replace(
+        judged,
+        frames=judged.frames if frames is None else frames,
+        crop_height_px=judged.crop_height_px if height_px is None else height_px,
+        crop_width_px=judged.crop_width_px if width_px is None else width_px,
+    )
+    found = export(loaded, output, evaluate=seen)
+    shape = " × ".join(map(str, found.shape_THWC))
+    print(
+        f"{found.path}: uint8 clips of {shape}, at most {found.difference:.1e} of the largest logit from PyTorch "
+        f"(allowed {TOLERANCE:.0e})"
+    )
+    return 0
