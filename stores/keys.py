@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import Any
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -29,12 +30,17 @@ def frames_clip_key(spec: Mapping[str, Any], content: str, start_s: float, stop_
 
 
 def frames_clip_keys(spec: Mapping[str, Any]) -> Callable[[str, float, float | None], str]:
-    """The same for many clips: the digest of [spec, content, start_s, stop_s], of which the spec is hashed once."""
+    """The same for many clips: the digest of [spec, content, start_s, stop_s], of which the spec is hashed once.
+
+    Seconds are hashed as floating-point numbers, also where they are whole.
+    """
     begun = hashlib.sha256(f"[{canonical_json(spec)},".encode())
 
     def key(content: str, start_s: float, stop_s: float | None) -> str:
         found = begun.copy()
-        found.update(canonical_json([content, start_s, stop_s])[1:].encode())
+        # Written out, because a JSON encoder takes longer to make than this takes to write.
+        stop = "null" if stop_s is None else float.__repr__(float(stop_s))
+        found.update(f"{encode_basestring(content)},{float.__repr__(float(start_s))},{stop}]".encode())
         return found.hexdigest()
 
     return key

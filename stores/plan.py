@@ -132,6 +132,15 @@ class VideoClips(Mapping[int, list[TaskClip]]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def held(self, shard: int) -> str:
+        """Digest of the (clip_id, clip key) pairs that the shard should hold."""
+        return keys.held_digest((self._clips.clip_ids[row], self._key_of(row)) for row in self._rows[shard])
+
+    def _key_of(self, row: int) -> str:
+        clips = self._clips
+        identity = self._identities[clips.uris[row]]
+        return self._key(identity.digest, clips.starts_s[row], clips.stops_s[row])
+
     def _clip(self, row: int) -> TaskClip:
         clips = self._clips
         clip_id, start_s, stop_s = clips.clip_ids[row], clips.starts_s[row], clips.stops_s[row]
@@ -144,15 +153,12 @@ class VideoClips(Mapping[int, list[TaskClip]]):
             "bytes": identity.size_bytes,
             "modified": identity.modified,
         }
-        return TaskClip(clip_id, self._key(identity.digest, start_s, stop_s), video)
+        return TaskClip(clip_id, self._key_of(row), video)
 
 
-def expected_from_videos(spec: Mapping[str, Any], shards: Mapping[int, Sequence[TaskClip]]) -> dict[int, str]:
+def expected_from_videos(spec: Mapping[str, Any], videos: VideoClips) -> dict[int, str]:
     """Shard keys of the first stage."""
-    return {
-        shard: keys.shard_key(spec, [keys.held_digest((c.clip_id, c.key) for c in clips)])
-        for shard, clips in shards.items()
-    }
+    return {shard: keys.shard_key(spec, [videos.held(shard)]) for shard in videos}
 
 
 def expected_from_inputs(

@@ -48,3 +48,10 @@ def test_keys_of_many_clips_are_digests_of_the_whole_list() -> None:
     spec = {"stage": "frames", "options": {"fps": 25, "größe": None}}
     for content, start, stop in (("md5:x", 0.0, None), ("md5:ÿ", 1.5, 2.0)):
         assert keys.frames_clip_key(spec, content, start, stop) == keys.digest([spec, content, start, stop])
+
+
+@given(
+    content=st.text(st.characters(codec="utf-8")), start=st.floats(0, 1e9), stop=st.none() | st.floats(0, 1e9)
+)
+def test_clip_keys_are_those_of_canonical_json(content: str, start: float, stop: float | None) -> None:
+    assert keys.frames_clip_key({}, content, start, stop) == keys.digest([{}, content, start, stop])
