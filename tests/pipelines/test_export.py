@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from gcs import BUCKET, gcs
 from moving_squares import BOUND_PX, put_store, put_workspace, squares
 
 from pipelines.cli import run
+from stores import files
 from stores.reader import StoreReader
 from stores.records import FlowPair
 from stores.store import Store
@@ -21,6 +23,7 @@ from transforms import flow
 from transforms.export_clip import flow_jpeg, requantised
 from transforms.keypoint_files import read_clips
 
+__all__ = ["gcs"]
 CLIPS = squares(3, split="train") + squares(1, split="test", seed=1)
 
 
@@ -213,3 +216,18 @@ def test_exported_people_can_be_brought_as_keypoints(workspace: Path, tmp_path: 
             expected = clip.people(frame).keypoints_PK3
             found = clips[clip.clip_id].found[frame].keypoints_PK3
             np.testing.assert_allclose(found[..., :2], expected[..., :2], atol=1e-3)
+
+
+def test_an_export_to_an_object_store_is_whole_or_not_there(
+    workspace: Path, tmp_path: Path, gcs: str, capsys: Any
+) -> None:
+    assert perfnet(workspace, "export", "mediasequence", f"gs://{BUCKET}/out") == 0
+    assert perfnet(workspace, "export", "mediasequence", str(tmp_path / "out")) == 0
+    for path in (tmp_path / "out").iterdir():
+        assert files.read_bytes(f"gs://{BUCKET}/out/{path.name}") == path.read_bytes()
+    assert perfnet(workspace, "export", "mediasequence", f"gs://{BUCKET}/out") == 2
+    assert "gs://bucket/out is not empty" in capsys.readouterr().err
+    reference = Store(str(workspace), "pose").require_snapshot().shards[0]
+    (workspace / "pose" / "shards" / str(reference.data)).write_bytes(b"")
+    assert perfnet(workspace, "export", "mediasequence", f"gs://{BUCKET}/broken") == 2
+    assert files.list_names(f"gs://{BUCKET}/broken") == set()
