@@ -9,10 +9,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from models.options import RUNS
+from models.predictions import Predictions
 from pipelines import report_facts, report_figures, report_results
 from pipelines.config import Config
 from pipelines.progress import duration
 from pipelines.report_clips import animations
+from pipelines.report_gradcam import Sheet, sheets
 from pipelines.results import size
 from stores import files
 from stores.clips import ClipsTable, read_clips
@@ -30,22 +32,26 @@ SECTIONS = {
     "curves": "Learning curves",
     "gains": "Gain over RGB",
     "confusion": "Confusion",
+    "gradcam": "Where networks look",
     "configuration": "Configuration and versions",
 }
 
 
-def write_report(config: Config, output: str | None, configuration: str) -> tuple[str, int]:
+def write_report(
+    config: Config, output: str | None, configuration: str, *, gradcam: int = 0
+) -> tuple[str, int]:
     """Writes the page; returns where it is and its size in bytes.
 
     Args:
         output: local path or gs:// address; None means `reports/report.html` of the workspace.
         configuration: as text for people.
+        gradcam: clips in which the page shows where networks look; each runs every network once.
 
     Raises:
         ValueError: the workspace has no clips table, or `output` is a folder.
     """
     uri = output or files.join(config.workspace, "reports", "report.html")
-    content = page(config, configuration).encode()
+    content = page(config, configuration, gradcam=gradcam).encode()
     try:
         files.put_bytes(uri, content)
     except IsADirectoryError as error:
@@ -55,10 +61,10 @@ def write_report(config: Config, output: str | None, configuration: str) -> tupl
     return uri, len(content)
 
 
-def page(config: Config, configuration: str) -> str:
+def page(config: Config, configuration: str, *, gradcam: int = 0) -> str:
     """The page as text. Names from outside are escaped by the template engine."""
     clips = read_clips(config.workspace)
-    facts = _prepared(config, clips) | _learned(config, clips) | {"configuration": configuration}
+    facts = _prepared(config, clips) | _learned(config, clips, gradcam) | {"configuration": configuration}
     sections = [(id, name) for id, name in SECTIONS.items() if facts.get(id)]
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {
@@ -99,7 +105,7 @@ def _prepared(config: Config, clips: ClipsTable) -> dict[str, Any]:
     }
 
 
-def _learned(config: Config, clips: ClipsTable) -> dict[str, Any]:
+def _learned(config: Config, clips: ClipsTable, gradcam: int) -> dict[str, Any]:
     """What the runs tell."""
     evaluated = report_facts.read_evaluated(config.workspace)
     groups = dict(zip(clips.clip_ids, clips.groups, strict=True)) if any(clips.groups) else None
@@ -118,13 +124,14 @@ def _learned(config: Config, clips: ClipsTable) -> dict[str, Any]:
         "gain_plot": _gain_plot(gains),
         "confusion": bool(evaluated),
         "confusions": report_results.confusions(evaluated),
+        "gradcam": _gradcam(config, evaluated, gradcam) if gradcam else [],
         "guesses": report_results.guesses(evaluated.get("student")),
     }
 
 
 def _curves(workspace: str) -> list[Any]:
     runs = {run: report_facts.read_curves(workspace, run) for run in RUNS}
-    runs = {run: found for run, found in runs.items() if found}
+    runs = {run: found for run, found in runs.items() if any(len(curve) > 1 for curve in found.values())}
     if not runs:
         return []
     names = ", ".join(runs)
@@ -134,6 +141,14 @@ def _curves(workspace: str) -> list[Any]:
         )
         for metric in ("loss", "accuracy")
     ]
+
+
+def _gradcam(config: Config, evaluated: Mapping[str, Predictions], number: int) -> Sequence[Sheet] | str:
+    """The sheets, or why there are none: stores that have changed since are no reason to write no page."""
+    try:
+        return sheets(config, evaluated, number)
+    except ValueError as error:
+        return str(error)
 
 
 def _gain_plot(gains: Mapping[str, Sequence[Any]]) -> Any:

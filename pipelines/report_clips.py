@@ -187,8 +187,9 @@ def _webp(panels_THWC: Sequence[NDArray[np.uint8]], *, milliseconds: int) -> tup
         animated, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, **how
     )
     pictures[len(pictures) // 2].save(still, **how)
-    return _data_uri(animated.getvalue()), _data_uri(still.getvalue())
+    return data_uri(animated.getvalue()), data_uri(still.getvalue())
 
 
-def _data_uri(content: bytes) -> str:
+def data_uri(content: bytes) -> str:
+    """A WebP picture as an address that holds it."""
     return "data:image/webp;base64," + base64.b64encode(content).decode()

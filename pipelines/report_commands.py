@@ -9,7 +9,13 @@ from pipelines.results import size
 from stores import files
 
 
-def report(*, config: str | None = None, output: str | None = None, overrides: Mapping[str, Any]) -> int:
+def report(
+    *,
+    config: str | None = None,
+    output: str | None = None,
+    gradcam: int = 3,
+    overrides: Mapping[str, Any],
+) -> int:
     """Write one HTML page about a workspace: data set, stores, rejected clips, animations, curves, accuracies.
 
     The page needs nothing beside itself and no network.
@@ -18,7 +24,10 @@ def report(*, config: str | None = None, output: str | None = None, overrides: M
     Args:
         config: YAML file; none means the configuration of the workspace's last run.
         output: file to write, also gs://; none means reports/report.html of the workspace.
+        gradcam: number of test clips in which the page shows where networks look (runs each network once a clip).
     """
+    if gradcam < 0:
+        raise ValueError(f"--gradcam: found {gradcam}, expected a number of clips, 0 for none")
     check_libraries()
     try:
         from pipelines.report import write_report
@@ -27,7 +36,8 @@ def report(*, config: str | None = None, output: str | None = None, overrides: M
     from pipelines.config_sources import annotated
 
     config, overrides = _last_run(config, overrides)
-    uri, size_bytes = write_report(load_config(config, overrides), output, annotated(config, overrides))
+    loaded, text = load_config(config, overrides), annotated(config, overrides)
+    uri, size_bytes = write_report(loaded, output, text, gradcam=gradcam)
     print(f"{files.printable(uri)} ({size(size_bytes)})")
     return 0
 

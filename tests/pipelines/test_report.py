@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from moving_squares import SMALL, put_store, put_workspace, squares
 from PIL import Image
 from report_workspace import HOSTILE_CLIP, LABELS, REJECTED_CLIP, put_report_workspace
 
+from models.evaluation import evaluate
 from models.predictions import Predictions
 from models.runs import RunFolder
-from pipelines import cli, report_clips, report_facts, report_results
+from models.train import train
+from pipelines import cli, report_clips, report_facts, report_gradcam, report_results
 from pipelines.config import load_config
 from pipelines.report import page, write_report
 from stores import files
@@ -236,6 +239,33 @@ def test_many_classes_give_a_list_of_mistakes_instead_of_a_matrix() -> None:
     (found,) = report_results.confusions({"rgb": Predictions(labels, labels, np.arange(400), logits)})
     assert not found.cells
     assert found.mistakes == [("c003", "c005", 1, 1.0), ("c004", "c005", 1, 1.0)]
+
+
+def test_clips_that_only_rgb_gets_wrong_are_looked_at_first(workspace: str) -> None:
+    evaluated = report_facts.read_evaluated(workspace)
+    chosen = report_gradcam.telling_clips({run: evaluated[run] for run in ("rgb", "flow", "student")}, 6)
+    # rgb: the first clip of each class; flow: these and the second of class 0; student: all
+    first, second = chosen[0], chosen[1:3]
+    assert first == "test/down-01"
+    assert second == ["test/left-01", "test/right-01"]
+    assert set(chosen[3:]) == {HOSTILE_CLIP, "test/left-00", "test/right-00"}
+
+
+@pytest.mark.slow
+def test_the_page_shows_where_trained_networks_look(tmp_path: Path) -> None:
+    clips = [*squares(2, split="train"), *squares(1, split="test")]
+    workspace = str(put_workspace(tmp_path, clips))
+    put_store(tmp_path, "frames", clips, spec={"fps": 25.0})
+    train("rgb", workspace=workspace, options=SMALL)
+    evaluate("rgb", workspace=workspace, options=SMALL)
+    config = load_config(None, {"workspace": workspace})
+    parsed = Page(page(config, "", gradcam=2))
+    looks = [image for image in parsed.all("img") if image["alt"].startswith("Where the rgb network looks")]
+    assert len(looks) == 2
+    assert int(looks[0]["width"]) == 5 * 40 + 4 * 4  # five frames of the network's crop, and gaps
+    assert "rgb : " in parsed.texts["gradcam"]
+    (tmp_path / "frames" / "snapshot.json").unlink()
+    assert Page(page(config, "", gradcam=2)).texts["gradcam"].startswith(" Where networks look Not drawn:")
 
 
 def test_the_command_writes_the_page(
