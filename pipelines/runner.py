@@ -73,10 +73,6 @@ def run_job(
         with told() if is_dataflow(beam_args) else contextlib.nullcontext():
             result = pipeline.run()
             if is_dataflow(beam_args):
-                if not result.has_job:
-                    raise SystemExit(
-                        0
-                    )  # a template: the service starts the job, and nobody here can wait for it
                 record(result, options, update.job_folder)
             return wait(result, leave_running=leave_running)
 

@@ -22,7 +22,7 @@ from test_plan import LENGTHS, VIDEOS
 
 from pipelines import cli
 from pipelines.beam_main import split
-from pipelines.beam_options import check_known
+from pipelines.beam_options import beam_parser, check_known
 from pipelines.chain import Chain
 from pipelines.commands import prepare
 from pipelines.config import load_config
@@ -186,6 +186,21 @@ def test_stopping_the_launcher_cancels_the_job(gcs: str, service: Service, video
 
 
 @pytest.mark.slow
+def test_a_template_is_staged_and_nothing_waits(gcs: str, service: Service, videos: list[Path]) -> None:
+    """What the launcher of a Flex Template runs: the service starts the job from the staged file."""
+    ws, before = remote_workspace(gcs, videos, "template"), len(service.jobs)
+    flags = ["--stage=frames", f"--workspace={ws}", *OVERRIDES, *cloud(service)]
+    launcher = launch(gcs, *flags, "--template_location=gs://bucket/launch/job", module="pipelines.beam_main")
+    _, err = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, err
+    assert "when the job has ended, run `perfnet prepare` with --commit" in err
+    assert len(service.jobs) == before
+    names = object_names(gcs)
+    assert "launch/job" in names
+    assert [n for n in names if n.startswith("template/jobs/") and n.endswith("/plan.parquet")]
+
+
+@pytest.mark.slow
 def test_the_portable_job_service_makes_the_same_store(
     gcs: str, videos: list[Path], local_frames: list[tuple[int, str | None]]
 ) -> None:
@@ -306,6 +321,21 @@ def test_settings_that_are_typed_win(tmp_path: Path) -> None:
         "--number_of_worker_harness_threads",
         "--labels",
     }
+
+
+def test_the_manual_names_what_we_set(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "cloud.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `--")]
+    named = {name for cell in table for name in re.findall(r"--\w+", cell)}
+    planned, _ = plan_frames(str(tmp_path), CountingFrames(LENGTHS), table_of(VIDEOS))
+    found = {arg.split("=")[0] for arg in complete([IMAGE], planned, load_config(None, {}))[1:]}
+    assert found - {"--labels"} == named - {"--experiments"}
+    known = beam_parser()._option_string_actions
+    for line in text.splitlines():
+        if "--runner" in line or "=$" in line or line.lstrip().startswith("--temp_location"):
+            assert {name for name in re.findall(r"--\w+_\w+", line) if name not in ("--dry_run",)} <= set(
+                known
+            ), line
 
 
 def test_a_gpu_is_shared_by_the_threads_of_one_process(tmp_path: Path) -> None:
