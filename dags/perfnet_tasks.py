@@ -368,13 +368,24 @@ def beam_options(params: Mapping[str, Any]) -> dict[str, Any]:
             )
         if not re.fullmatch(r"[\w./:@-]+", str(value)):
             raise AirflowFailException(f"beam_options: {name}: found {value!r}, expected one word")
-    options = {**chosen, **json.loads(setting("PERFNET_BEAM_OPTIONS") or "{}")}
+    options = {**chosen, **_deployed_options()}
     missing = [name for name in _REQUIRED if not options.get(name)]
     if missing:
         raise AirflowFailException(
             f"runner {DATAFLOW} needs {', '.join(missing)}: give beam_options, or set PERFNET_BEAM_OPTIONS"
         )
     return options
+
+
+def _deployed_options() -> dict[str, Any]:
+    text = setting("PERFNET_BEAM_OPTIONS") or "{}"
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise AirflowFailException(f"PERFNET_BEAM_OPTIONS is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise AirflowFailException("PERFNET_BEAM_OPTIONS: expected a JSON object of options")
+    return found
 
 
 NONE_FAILED = TriggerRule.NONE_FAILED

@@ -66,7 +66,7 @@ until ready; do
   for part in "${parts[@]}"; do
     kill -0 "$part" 2>/dev/null || { echo "Airflow did not start; see $AIRFLOW_HOME/logs"; tail -n 3 "$AIRFLOW_HOME"/logs/*.txt; exit 1; }
   done
-  sleep 0.5
+  sleep 2
 done
 
 echo "Airflow    $address"

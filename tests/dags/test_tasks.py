@@ -239,8 +239,8 @@ def _alive(pid: int) -> bool:
 class TestDataflow:
     """The Beam provider's own operator, with a stand-in for the interpreter that launches."""
 
-    def compute(self, context: dict[str, Any]) -> Any:
-        task = perfnet_tasks.ComputeOperator(task_id="flow", stage="flow", plan="plan_flow")
+    def compute(self, context: dict[str, Any], stage: str = "flow", variant: str = "") -> Any:
+        task = perfnet_tasks.ComputeOperator(task_id=stage, stage=stage, variant=variant, plan="p")
         return task.execute({**context, "task_instance": context["ti"]})
 
     def context(self, **params: Any) -> dict[str, Any]:
@@ -256,10 +256,11 @@ class TestDataflow:
     def test_the_launcher_takes_every_flag(self, recorder: Recorder) -> None:
         calls = recorder(0, "Created job with id: [1]")
         with pytest.raises(TaskDeferred):
-            self.compute(self.context(max_rejected=0.1, force=True))
+            self.compute(self.context(max_rejected=0.1, force=True), "render", "rgb-bar-6-ratio")
         (launched,) = (call for call in calls() if "-m" in call)
         stage, ours, beam = beam_main.split(launched[2:])
-        assert (stage, sorted(ours)) == ("flow", ["--config=c.yaml", "--force", "--max_rejected=0.1"])
+        given = ["--config=c.yaml", "--force", "--max_rejected=0.1", "--render.variant=rgb-bar-6-ratio"]
+        assert (stage, sorted(ours)) == ("render", given)
         check_known(beam)
 
     def test_submits_and_waits_without_a_worker(self, recorder: Recorder) -> None:
@@ -297,6 +298,10 @@ class TestDataflow:
         monkeypatch.setenv("PERFNET_BEAM_OPTIONS", json.dumps(ours))
         options = perfnet_tasks.beam_options({"beam_options": {**CLOUD, "project": "theirs"}})
         assert options == {**CLOUD, **ours}
+        for wrong in ("{", "[]"):
+            monkeypatch.setenv("PERFNET_BEAM_OPTIONS", wrong)
+            with pytest.raises(AirflowFailException, match="PERFNET_BEAM_OPTIONS"):
+                perfnet_tasks.beam_options({"beam_options": CLOUD})
 
     def test_the_end_of_the_job_commits_the_store(self, recorder: Recorder) -> None:
         calls = recorder(0, "flow: 4 clips in")
