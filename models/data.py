@@ -4,6 +4,7 @@ Shape legend: B clips, T frames, H rows, W columns, C channels.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -223,6 +224,7 @@ class AlignedWindows(Dataset):
         self._streams = [StreamClips(stream, reader, cache) for stream, reader in readers.items()]
         self._clips = list(clips)
         self._choose = choose
+        self._memory = BatchMemory()
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -240,7 +242,7 @@ class AlignedWindows(Dataset):
         windows = [self._choose(clip, place) for clip, place in zip(clips, places, strict=True)]
         batch: Batch = {}
         for stream in self._streams:
-            batch[stream.stream] = _empty(len(places), *stream.shape(windows[0]))
+            batch[stream.stream] = self._memory.take(len(places), *stream.shape(windows[0]))
             arrays = batch[stream.stream].numpy()
             for clip, window, out_THWC in zip(clips, windows, arrays, strict=True):
                 stream.window(clip, window, out_THWC)
@@ -253,13 +255,31 @@ class AlignedWindows(Dataset):
         }
 
 
-def _empty(*shape: int) -> torch.Tensor:
-    """Memory for a batch; in a loader process that which it shares with the training process."""
-    empty = torch.empty(0, dtype=torch.uint8)
-    if get_worker_info() is None:
-        return empty.new_empty(shape)
-    storage = empty.untyped_storage()._new_shared(math.prod(shape))
-    return empty.new_empty(0).set_(storage, 0, shape)
+class BatchMemory:
+    """Memory for batches, used again when nobody holds the batch any more: fresh pages cost as much as the copy.
+
+    Loader processes share theirs with the training process, which cannot tell them when it is done with it.
+    """
+
+    _MOST_KEPT = 8
+    _REFERENCES_OF_A_FREE_ARRAY = 3  # the list, the loop's name and getrefcount's argument
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": []}
+
+    def take(self, *shape: int) -> torch.Tensor:
+        """An uint8 tensor with arbitrary values."""
+        if get_worker_info() is not None:
+            storage = torch.UntypedStorage._new_shared(math.prod(shape))
+            return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
+        for array in self._kept:
+            if array.shape == shape and sys.getrefcount(array) == self._REFERENCES_OF_A_FREE_ARRAY:
+                return torch.from_numpy(array)
+        self._kept = [*self._kept, np.empty(shape, np.uint8)][-self._MOST_KEPT :]
+        return torch.from_numpy(self._kept[-1])
 
 
 class EpochBatches(Sampler):

@@ -19,7 +19,6 @@ import torch.distributed
 from stores.commit import StageFailed
 
 Say = Callable[[str], None]
-_STOP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,8 @@ def spawn(work: Callable[[Say, Ranks], None], *, processes: int, progress: Say) 
         _follow(dict(zip(pipes, started, strict=True)), progress)
     finally:
         for process in started:
-            process.terminate()
-        for process in started:
-            process.join(_STOP_S)
-            process.kill()
+            process.kill()  # not terminate: Lightning would answer that by waiting for the others
+            process.join()
 
 
 def _follow(running: dict[Connection, Any], progress: Say) -> None:

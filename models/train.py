@@ -46,7 +46,10 @@ def train(run: str, *, workspace: str, options: ModelOptions, progress: Progress
     options = options_of(run, options)
     ranks, processes = launched(), processes_for(options.train.devices)
     if ranks is None and processes > 1:
-        spawn(partial(_train_rank, folder, options), processes=processes, progress=progress)
+        try:
+            spawn(partial(_train_rank, folder, options), processes=processes, progress=progress)
+        finally:
+            files.remove(folder.uri("pins.json"))
     else:
         _train_rank(folder, options, progress, ranks or ALONE)
     return Path(files.local_path(folder.checkpoint))
@@ -60,19 +63,20 @@ def _train_rank(folder: RunFolder, options: ModelOptions, progress: Progress, ra
         selection = select_run(folder.run, workspace=folder.workspace, options=options)
         _check_teachers(teachers, selection, folder)
         plan = _plan(folder, options, selection, ranks)
-        if not ranks.is_first:
-            fit(plan, teachers, _silent)
-            return
-        _announce(plan, progress)
-        _open_folder(plan)
+        if ranks.is_first:
+            _announce(plan, progress)
+            _open_folder(plan)
         try:
-            _finish(plan, fit(plan, teachers, progress))
+            module = fit(plan, teachers, progress if ranks.is_first else _silent)
+            if ranks.is_first:
+                _finish(plan, module)
         except LossNotFinite as error:
             found = {"loss": str(error.loss), "step": error.step, "clip_ids": error.clip_ids}
             folder.put_json("not_finite.json", found)
             raise
         finally:
-            files.remove(folder.uri("pins.json"))
+            if ranks.is_first:
+                files.remove(folder.uri("pins.json"))
 
 
 def _silent(line: str) -> None:

@@ -10,6 +10,7 @@ from moving_squares import SMALL, put_workspace, squares
 
 from models.data import (
     AlignedWindows,
+    BatchMemory,
     CentralWindows,
     ClipCache,
     EpochBatches,
@@ -152,6 +153,31 @@ def test_mirrored_samples_move_the_other_way(selection):
     assert torch.equal(mirrored["rgb"], plain["rgb"].flip(2))
     assert (plain["flow"][..., 0] < 128).all()
     assert (mirrored["flow"][..., 0] > 128).all()
+
+
+def test_memory_is_used_again_only_when_nobody_holds_the_batch():
+    memory = BatchMemory()
+    first = memory.take(2, 3)
+    view = first.fill_(7)[0, 1:]
+    second = memory.take(2, 3).fill_(8)
+    assert first.data_ptr() != second.data_ptr()
+    place = first.data_ptr()
+    del first
+    assert memory.take(2, 3).fill_(9).data_ptr() not in (place, second.data_ptr())
+    assert view.tolist() == [7, 7]
+    del view
+    assert memory.take(2, 3).data_ptr() == place
+    assert memory.take(3, 3).shape == (3, 3)
+
+
+def test_a_batch_is_its_samples_side_by_side(selection):
+    dataset = windows(selection, choose=RandomWindows(replace(SMALL.data, mirror=0.5), seed=7))
+    places = [(0, 0), (4, 5), (2, 11)]
+    batch = dataset.__getitems__(places)
+    for index, place in enumerate(places):
+        sample = dataset[place]
+        assert all(torch.equal(batch[name][index], sample[name]) for name in (*STREAMS, "class", "contrast"))
+        assert batch["clip_id"][index] == sample["clip_id"]
 
 
 def test_batches_go_through_each_epoch_in_its_order_and_resume_inside_it():
