@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gcs import BUCKET, gcs, upload
 from moving_squares import SMALL, put_store, put_workspace, squares
 from PIL import Image
 from report_workspace import HOSTILE_CLIP, LABELS, REJECTED_CLIP, put_report_workspace
@@ -22,6 +23,8 @@ from pipelines.config import load_config
 from pipelines.report import page, write_report
 from stores import files
 from stores.clips import make_clips, write_clips
+
+__all__ = ["gcs"]
 
 
 class Page(HTMLParser):
@@ -281,3 +284,16 @@ def test_the_command_writes_the_page(
         load_config(None, {"workspace": workspace}), str(tmp_path / "new" / "x.html"), "a: 1"
     )
     assert Path(uri).stat().st_size == size_bytes
+
+
+def test_a_workspace_on_an_object_store(workspace: str, html: str, gcs: str, tmp_path: Path) -> None:
+    root = Path(workspace)
+    for path in root.rglob("*"):
+        if path.is_file() and "reports" not in path.parts:
+            upload(gcs, path, f"ws/{path.relative_to(root)}")
+    remote = f"gs://{BUCKET}/ws"
+    uri, _ = write_report(load_config(None, {"workspace": remote}), None, "workspace: <b>here</b>  # default")
+    assert uri == f"{remote}/reports/report.html"
+    found = Page(files.read_bytes(uri).decode())
+    assert [image["src"] for image in found.all("img")] == [image["src"] for image in Page(html).all("img")]
+    assert found.texts["accuracy"] == Page(html).texts["accuracy"]
