@@ -39,7 +39,7 @@ def cost_line(found: Estimate) -> str:
 def hours(core_hours: float) -> str:
     """Core-hours for people, in seconds where they are few."""
     seconds = core_hours * 3600
-    return f"{seconds:.0f} core-seconds" if seconds < 100 else f"{core_hours:.2f} core-hours"
+    return f"{seconds:.1f} core-seconds" if seconds < 100 else f"{core_hours:.2f} core-hours"
 
 
 def show_costs(chain: Chain, reasons: Mapping[str, str], say: Callable[[str], None]) -> None:

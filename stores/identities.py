@@ -11,6 +11,7 @@ from stores import files
 
 FILE = "identities.parquet"
 _THREADS = 8
+_MOST_TOGETHER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,14 @@ def identify_all(
     wanted = sorted(set(uris))
     known = read_identities(workspace)
     found: dict[str, Identity] = {}
+    # Handing over single unchanged videos would take longer than looking at them.
+    together = max(1, min(_MOST_TOGETHER, len(wanted) // (_THREADS * 8)))
+    batches = [wanted[start : start + together] for start in range(0, len(wanted), together)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        for identity in pool.map(lambda uri: identify(uri, known.get(uri)), wanted):
-            found[identity.uri] = identity
-            progress(len(found), len(wanted))
+        for batch in pool.map(lambda uris: [identify(uri, known.get(uri)) for uri in uris], batches):
+            for identity in batch:
+                found[identity.uri] = identity
+                progress(len(found), len(wanted))
     if keep and any(known.get(uri) != identity for uri, identity in found.items()):
         write_identities(workspace, {**known, **found})
     return found
