@@ -209,8 +209,17 @@ class Chain:
             self.screen.line(f"plan: {name}: {'stale: ' + reason if reason else 'fresh'}")
 
     def run(self, items: Sequence[str]) -> bool:
-        """Brings the items up to date, in order; returns whether anything was done."""
-        worked = False
+        """Brings the items up to date, in order; returns whether anything was done.
+
+        Raises:
+            ValueError: something to train, in a workspace that is not local.
+        """
+        worked, stages = False, [item for item in items if item in STAGES]
+        if len(stages) < len(items) and not files.is_local(self.config.workspace):
+            raise ValueError(
+                f"workspace: {files.printable(self.config.workspace)} is not local, and training writes its runs to a "
+                f"local workspace; name only stages, as in `perfnet run {' '.join(stages) or 'flow'}`"
+            )
         for item in items:
             if item in STAGES:
                 worked |= self._bring_up_to_date(item)

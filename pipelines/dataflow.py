@@ -195,7 +195,7 @@ def await_running(
         screen.line(f"{plan.store.name}: Dataflow runs {name} already; waiting for it")
         _LOGGER.info("Created job with id: [%s]", result.job_id())
         with _its_lease(plan.store.workspace, result.job_id()):
-            return wait(result, leave_running=True)
+            return wait(result, leave_running=config.run.leave_running)
 
 
 def _running(options: PipelineOptions) -> Any:

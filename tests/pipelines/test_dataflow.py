@@ -17,19 +17,17 @@ from dataflow_stub import Service, dataflow
 from fake_stages import CountingFrames, plan_frames, table_of, update
 from gcs import BUCKET, free_port, gcs, object_names, upload, variables
 from google.cloud.dataflow import JobType
-from test_gcs_chain import OPTIONS, put_clips, videos
+from test_gcs_chain import OPTIONS, local_frames, local_workspace, put_clips, videos
 from test_plan import LENGTHS, VIDEOS
 
 from pipelines import cli
 from pipelines.beam_main import split
 from pipelines.beam_options import beam_parser, check_known
-from pipelines.chain import Chain
 from pipelines.commands import prepare
 from pipelines.config import load_config
 from pipelines.dataflow import check_job, check_videos, complete, cores_of, job_name, most_workers
 from pipelines.flex_template import metadata
 from pipelines.prepare import Outcome, Planned, _write_job, commit_only, keep_counters, last_job
-from pipelines.progress import Screen
 from pipelines.runner import wait
 from stores.clips import make_clips
 from stores.commit import StageFailed, commit
@@ -38,7 +36,7 @@ from stores.store import Store
 from transforms.shards import UpdateShards, _UpdateShard
 from transforms.update import ShardUpdate
 
-__all__ = ["gcs", "videos"]
+__all__ = ["gcs", "local_frames", "local_workspace", "videos"]
 ROOT = Path(__file__).parents[2]
 TYPED = [
     "--runner=DataflowRunner",
@@ -78,18 +76,6 @@ def remote_workspace(gcs: str, videos: list[Path], name: str) -> str:
 
 def frames_of(workspace: str) -> list[tuple[int, str | None]]:
     return [(s.shard, s.sha256) for s in Store(workspace, "frames").require_snapshot().shards]
-
-
-@pytest.fixture(scope="module")
-def local_frames(
-    videos: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> list[tuple[int, str | None]]:
-    """(shard, sha256) of the DirectRunner."""
-    workspace = str(tmp_path_factory.mktemp("local"))
-    put_clips(workspace, {v.parent.name: str(v) for v in videos})
-    config = load_config(None, {"workspace": workspace, "run.workers": 1, **OPTIONS})
-    Chain(config, Screen(quiet=True)).run(["frames"])
-    return frames_of(workspace)
 
 
 OVERRIDES = [f"--{name}={value}" for name, value in OPTIONS.items()]

@@ -15,9 +15,10 @@ from pipelines.config import load_config
 from pipelines.progress import Screen
 from pipelines.samples import write_sample_videos
 from stores.clips import make_clips, write_clips
-from stores.commit import StageFailed
+from stores.commit import StageFailed, rejected_in
 from stores.reader import StoreReader
 from stores.store import Store
+from transforms.decoder import thread_decoder
 
 __all__ = ["gcs"]
 ROOT = Path(__file__).parents[2]
@@ -49,19 +50,33 @@ def run(workspace: str, *, workers: int = 1) -> dict[str, int]:
 
 
 def digests(workspace: str) -> Digests:
-    return {
-        name: [(s.shard, s.sha256) for s in Store(workspace, name).require_snapshot().shards]
-        for name in STORES
-    }
+    return {name: shards_of(workspace, name) for name in STORES}
 
 
 @pytest.fixture(scope="module")
-def local(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Digests:
-    """Digests of a calm local run."""
+def local_workspace(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A calm local run of the first stage."""
     workspace = str(tmp_path_factory.mktemp("local"))
     put_clips(workspace, {v.parent.name: str(v) for v in videos})
-    assert set(run(workspace).values()) == {3}
-    return digests(workspace)
+    config = load_config(None, {"workspace": workspace, "run.workers": 1, **OPTIONS})
+    Chain(config, Screen(quiet=True)).run(["frames"])
+    return workspace
+
+
+def shards_of(workspace: str, store: str) -> list[tuple[int, str | None]]:
+    return [(s.shard, s.sha256) for s in Store(workspace, store).require_snapshot().shards]
+
+
+@pytest.fixture(scope="module")
+def local_frames(local_workspace: str) -> list[tuple[int, str | None]]:
+    return shards_of(local_workspace, "frames")
+
+
+@pytest.fixture(scope="module")
+def local(local_workspace: str) -> Digests:
+    """Digests of a calm local run of all stages."""
+    assert set(run(local_workspace).values()) == {0, 3}
+    return digests(local_workspace)
 
 
 @pytest.fixture
@@ -82,14 +97,19 @@ def test_the_chain_on_an_object_store(remote: str, local: Digests, workers: int)
     assert [frame.frame for frame in window] == [3, 4, 5]
 
 
-def test_frames_from_an_object_store(gcs: str, remote: str, local: Digests) -> None:
+def test_frames_from_an_object_store(
+    gcs: str, remote: str, local_frames: list[tuple[int, str | None]]
+) -> None:
     """The quick part: one stage, and no object but finished ones."""
     config = load_config(None, {"workspace": remote, "run.workers": 1, **OPTIONS})
     Chain(config, Screen(quiet=True)).run(["frames"])
     snapshot = Store(remote, "frames").require_snapshot()
-    assert [(s.shard, s.sha256) for s in snapshot.shards] == local["frames"]
+    assert [(s.shard, s.sha256) for s in snapshot.shards] == local_frames
     prefix = remote.removeprefix(f"gs://{BUCKET}/") + "/frames/"
-    listed = {f"shards/{n}" for s in snapshot.shards for n in (s.summary, s.data) if n} | {"snapshot.json"}
+    listed = {f"shards/{n}" for s in snapshot.shards for n in (s.summary, s.data) if n} | {
+        "snapshot.json",
+        "last_job.json",
+    }
     assert {n.removeprefix(prefix) for n in object_names(gcs) if n.startswith(prefix)} == listed
 
 
@@ -135,7 +155,7 @@ def test_what_fails_for_a_while_is_repeated(gcs: str, remote: str, local: Digest
 
 
 def test_what_goes_on_failing_ends_in_one_line_and_commits_nothing(
-    gcs: str, remote: str, local: Digests, monkeypatch: pytest.MonkeyPatch
+    gcs: str, remote: str, local_frames: list[tuple[int, str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=no_pause))
     uploads = itertools.count()
@@ -152,7 +172,36 @@ def test_what_goes_on_failing_ends_in_one_line_and_commits_nothing(
     assert Store(remote, "frames").snapshot() is None
     Chain(config, Screen(quiet=True)).run(["frames"])
     snapshot = Store(remote, "frames").require_snapshot()
-    assert [(s.shard, s.sha256) for s in snapshot.shards] == local["frames"]
+    assert [(s.shard, s.sha256) for s in snapshot.shards] == local_frames
+
+
+def test_a_video_that_cannot_be_read_for_a_while_is_tried_again(
+    gcs: str, remote: str, local_frames: list[tuple[int, str | None]]
+) -> None:
+    def fail(number: int, method: str, path: str) -> str | None:
+        return "400" if "videos" in path and "approach" in path and "alt=media" in path else None
+
+    options = {"workspace": remote, "run.workers": 1, "run.max_rejected": 0.5, **OPTIONS}
+    with faulty_proxy(gcs, fail=fail) as faults, environment(faults.url):
+        # The decoder is a process of its own, and keeps the environment that it was started with.
+        thread_decoder().close()
+        Chain(load_config(None, options), Screen(quiet=True)).run(["frames"])
+        thread_decoder().close()
+    assert faults.injected
+    store = Store(remote, "frames")
+    (rejection,) = rejected_in(store, store.require_snapshot().shards)
+    assert (rejection.clip_id, rejection.cause, rejection.reason) == ("approach", "transient", "io_error")
+    chain = Chain(load_config(None, options), Screen(quiet=True))
+    chain.run(["frames"])
+    assert chain.outcomes[0].counters["computed"] == 1
+    assert [(s.shard, s.sha256) for s in store.require_snapshot().shards] == local_frames
+
+
+def test_training_on_an_object_store_is_refused_before_the_stages(remote: str) -> None:
+    config = load_config(None, {"workspace": remote, **OPTIONS})
+    with pytest.raises(ValueError, match="perfnet run frames pose"):
+        Chain(config, Screen(quiet=True)).run(["frames", "pose", "train-rgb"])
+    assert Store(remote, "frames").snapshot() is None
 
 
 async def no_pause(delay: float) -> None:
