@@ -120,6 +120,23 @@ def _die_with_parent() -> None:
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
+def _started(command: Sequence[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=home(),
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="backslashreplace",
+            preexec_fn=_die_with_parent,
+        )
+    except OSError as error:
+        raise AirflowFailException(f"PERFNET_PYTHON or PERFNET_HOME: {error}") from error
+
+
 class PerfnetOperator(BaseOperator):
     """Runs `perfnet <arguments> --config=<the run's configuration>`.
 
@@ -150,17 +167,7 @@ class PerfnetOperator(BaseOperator):
         command = [setting("PERFNET_PYTHON") or sys.executable, "-m", "pipelines.cli", *arguments]
         self.log.info("%s", shlex.join(command))
         lines: list[str] = []
-        with subprocess.Popen(
-            command,
-            cwd=home(),
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="backslashreplace",
-            preexec_fn=_die_with_parent,
-        ) as self._process:
+        with _started(command) as self._process:
             try:
                 for line in self._process.stdout or ():
                     self.log.info("%s", line.rstrip())
@@ -203,7 +210,7 @@ class CheckOperator(PerfnetOperator):
     def execute(self, context: Any) -> list[str]:
         """Returns the variants to render; "" stands for the one of the configuration."""
         params = context["params"]
-        self._refuse_unknown(context["dag_run"].conf or {}, params)
+        self._refuse_unknown(context["dag_run"].conf or {})
         if params.get("runner") == DATAFLOW:
             beam_options(params)
         elif params.get("beam_options"):
@@ -211,7 +218,7 @@ class CheckOperator(PerfnetOperator):
         self.run_command(["clips", "check", *flags({"config": config_of(context)} | rejected_option(params))])
         return list(params.get("variants") or [""])
 
-    def _refuse_unknown(self, conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    def _refuse_unknown(self, conf: Mapping[str, Any]) -> None:
         """Airflow itself takes any key: a misspelt `stages` would run everything."""
         declared = self.dag.params
         for name in conf:
@@ -342,7 +349,7 @@ class PublishOperator(BaseOperator):
     def execute(self, context: Any) -> list[str]:
         """Returns the stages that did something."""
         ti = context["ti"]
-        changed = [s for s in self.stages if _did_something(ti.xcom_pull(task_ids=s, map_indexes=None))]
+        changed = [stage for stage in self.stages if _did_something(ti.xcom_pull(task_ids=stage))]
         if not changed:
             raise AirflowSkipException("nothing has changed")
         context["outlet_events"][DATASET].extra = {"config": config_of(context), "changed": changed}

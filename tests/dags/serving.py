@@ -123,6 +123,13 @@ class Airflow:
         found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in found}
 
+    def returned(self, dag: str, run: str, task: str) -> Any:
+        """What a task returned."""
+        path = (
+            f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?deserialize=true"
+        )
+        return self.call("GET", path)["value"]
+
     def log(self, dag: str, run: str, task: str, attempt: int = 1, map_index: int = -1) -> str:
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/{attempt}?map_index={map_index}"
         return json.dumps(self.call("GET", path))

@@ -150,6 +150,7 @@ def _two_stages_with_a_kill(airflow: Airflow, now: Filled) -> None:
         **dict.fromkeys(("check", "plan_render", "render", "plan_flow", "flow", "publish"), "success"),
         **dict.fromkeys(("plan_frames", "frames", "plan_pose", "pose"), "skipped"),
     }
+    assert airflow.returned(PREPARE, "two", "publish") == ["render", "flow"]
     assert tasks["flow"]["try_number"] == 2
     assert "was killed by signal 9" in airflow.log(PREPARE, "two", "flow", 1)
     after = now.names("flow")
@@ -198,12 +199,16 @@ def _mistakes(airflow: Airflow, now: Filled) -> None:
     assert status in (400, 422)
     assert "'flw' is not one of" in text
 
-    run = airflow.trigger(PREPARE, config="/absent.yaml")
-    assert airflow.finished(PREPARE, run)["state"] == "failed"
-    tasks = airflow.tasks(PREPARE, run)
-    assert (tasks["check"]["state"], tasks["check"]["try_number"]) == ("failed", 1)
-    assert {task["state"] for name, task in tasks.items() if name != "check"} == {"upstream_failed"}
-    assert "perfnet: --config: /absent.yaml does not exist" in airflow.log(PREPARE, run, "check")
+    for conf, message in (
+        ({"config": "/absent.yaml"}, "perfnet: --config: /absent.yaml does not exist"),
+        ({"config": str(now.config), "stage": ["flow"]}, "conf: unknown key 'stage'; known: "),
+    ):
+        run = airflow.trigger(PREPARE, **conf)
+        assert airflow.finished(PREPARE, run)["state"] == "failed"
+        tasks = airflow.tasks(PREPARE, run)
+        assert (tasks["check"]["state"], tasks["check"]["try_number"]) == ("failed", 1)
+        assert {task["state"] for name, task in tasks.items() if name != "check"} == {"upstream_failed"}
+        assert message in airflow.log(PREPARE, run, "check")
 
 
 def _listening(airflow: Airflow) -> set[str]:

@@ -74,6 +74,13 @@ def test_exit_codes(
     assert type(caught.value) is error  # a subclass of AirflowException decides whether it is tried again
 
 
+def test_a_missing_interpreter_is_said_once(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERFNET_PYTHON", "/absent/python")
+    monkeypatch.setenv("PERFNET_HOME", "/")
+    with pytest.raises(AirflowFailException, match=r"PERFNET_PYTHON .*No such file .*'/absent/python'"):
+        task_of(prepare, "check").execute(context_of())
+
+
 def test_stages_that_were_not_chosen_are_skipped_without_a_command(
     recorder: Recorder, prepare: Any, train: Any
 ) -> None:
@@ -154,7 +161,7 @@ def test_check_refuses_before_any_work(
 
 def test_publish_emits_only_what_changed(prepare: Any) -> None:
     done = {"frames": None, "pose": [], "render": ["render: 4 clips in"], "flow": None}
-    context = context_of(pulled=lambda task_ids, map_indexes: done[task_ids])
+    context = context_of(pulled=lambda task_ids: done[task_ids])
     assert task_of(prepare, "publish").execute(context) == ["render"]
     assert context["outlet_events"][perfnet_tasks.DATASET].extra == {
         "config": "c.yaml",
