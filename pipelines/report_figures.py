@@ -97,11 +97,11 @@ def gains(rows: Mapping[str, Sequence[ClassGain]], *, title: str, name: str) -> 
     )
     place = {label: -i for i, label in enumerate(labels)}
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 0.9 + 0.26 * len(labels)), layout="constrained")
+        figure = Figure(figsize=(5.2, 0.9 + 0.34 * len(labels)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color=_INK, lw=1)
         for i, (run, found) in enumerate(rows.items()):
-            shift = 0.14 * ((len(rows) - 1) / 2 - i)
+            shift = 0.24 * ((len(rows) - 1) / 2 - i)
             points = [(100 * row.gain, place[row.label] + shift) for row in found if row.label in place]
             axes.plot(*zip(*points, strict=True), _MARKERS[run], ms=5, color=_OF_RUN[run], label=run)
         axes.set_yticks(list(place.values()), [_short(label) for label in labels])
