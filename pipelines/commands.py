@@ -138,6 +138,7 @@ def status(
     config: str | None = None,
     rejected: bool = False,
     output: str | None = None,
+    json: bool = False,
     overrides: Mapping[str, Any],
 ) -> int:
     """Say what is fresh, what is stale and why, what was rejected, and how large it all is.
@@ -148,10 +149,11 @@ def status(
         config: YAML file.
         rejected: list every rejected clip instead: store, clip, cause, reason, detail.
         output: write that list into this Parquet file.
+        json: print the table as JSON, for machines.
     """
     from pipelines.chain import Chain
-    from pipelines.costs import show_costs
-    from pipelines.results import show_rejected, show_status
+    from pipelines.results import show_rejected
+    from pipelines.status import show_status, status_json, status_of
 
     check_libraries()
     chain = Chain(config_of(config, overrides), Screen(quiet=True), look_only=True)
@@ -159,10 +161,14 @@ def status(
         raise ValueError(
             f"--output {files.printable(output)}: writes the list of rejected clips; add --rejected"
         )
+    if rejected and json:
+        raise ValueError("--json: prints the table of stores; for rejected clips give --output FILE.parquet")
     if rejected:
         show_rejected(chain, output)
+    elif json:
+        print(status_json(chain.config.workspace, status_of(chain)))
     else:
-        show_costs(chain, show_status(chain), print)
+        show_status(status_of(chain))
     return 0
 
 

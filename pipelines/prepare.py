@@ -171,19 +171,21 @@ def commit_only(planned: Planned, config: Config) -> Outcome:
 def keep_counters(workspace: str, outcome: Outcome) -> None:
     """Keeps what a job counted beside its store, for `perfnet status`."""
     if outcome.counters:
-        about = {"counters": outcome.counters, "seconds": round(outcome.seconds)}
+        about = {
+            "counters": outcome.counters,
+            "seconds": round(outcome.seconds),
+            "ended_s": round(time.time()),
+        }
         uri = files.join(Store(workspace, outcome.store).folder, LAST_JOB)
         files.put_bytes(uri, json.dumps(about, sort_keys=True).encode())
 
 
-def last_job(workspace: str, store: str) -> str | None:
-    """One line on the last job of a store; None where there was none."""
+def last_job(workspace: str, store: str) -> dict[str, Any] | None:
+    """The last job of a store: counters, seconds, ended_s (POSIX time); None where there was none."""
     try:
-        about = json.loads(files.read_bytes(files.join(Store(workspace, store).folder, LAST_JOB)))
+        return dict(json.loads(files.read_bytes(files.join(Store(workspace, store).folder, LAST_JOB))))
     except (FileNotFoundError, ValueError):
         return None
-    counted = ", ".join(f"{name} {value}" for name, value in sorted(about["counters"].items()))
-    return f"{store}: last job {duration(about['seconds'])}: {counted}"
 
 
 def _commit(planned: Planned, config: Config) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Tables for people: accuracies, status, rejected clips."""
+"""Tables for people: accuracies, rejected clips."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.chain import Chain, selection
-from pipelines.prepare import last_job
-from pipelines.stages import STAGES, store_name
+from pipelines.chain import Chain
+from pipelines.stages import STAGES
 from stores import files
 from stores.commit import rejected_in
-from stores.store import Store
 
 if TYPE_CHECKING:
     from models.predictions import Predictions
@@ -83,36 +81,6 @@ def show_class_gains(first: "Predictions", second: "Predictions") -> None:
         print(
             f"{row.clips:>5}  {row.first:.3f}   {row.second:.3f}  {row.gain:+.3f}  {files.printable(row.label)}"
         )
-
-
-def show_status(chain: Chain) -> dict[str, str]:
-    """One row an item: fresh or stale and why; for stores clips, rejections, repeated frames and size.
-
-    Returns the plan: item → why it is stale.
-    """
-    reasons = chain.plan(selection((), chain.config))
-    print(f"{'item':<26} {'clips':>7} {'rejected':>8} {'frames':>9} {'repeated':>8} {'size':>9}  state")
-    for item, reason in reasons.items():
-        state = f"stale: {reason}" if reason else "fresh"
-        if item not in STAGES:
-            print(f"{item:<26} {'':>45}  {state}")
-            continue
-        name = store_name(item, chain.config)
-        snapshot = Store(chain.config.workspace, name).snapshot()
-        totals = (
-            snapshot.totals if snapshot else dict.fromkeys(("clips", "frames", "repeated", "size_bytes"), 0)
-        )
-        rejected = snapshot.rejected if snapshot else 0
-        repeated = totals["repeated"] / totals["frames"] if totals["frames"] else 0.0
-        print(
-            f"{name:<26} {totals['clips']:>7} {rejected:>8} {totals['frames']:>9} {repeated:>8.1%} "
-            f"{size(totals['size_bytes']):>9}  {state}"
-        )
-    return reasons
-    for stage in STAGES:
-        about = last_job(chain.config.workspace, store_name(stage, chain.config))
-        if about:
-            print(about)
 
 
 def size(size_bytes: float) -> str:

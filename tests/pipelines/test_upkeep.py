@@ -1,8 +1,10 @@
 """Commands that look after a workspace, through the command line, on stages that number frames."""
 
+import json
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,3 +342,24 @@ def test_costs_are_told_before_the_work(ws: Workspace) -> None:
     }
     assert costs["flow"].startswith("1 clips, 4 frames; copies ")
     assert len({line.split("copies ")[1].split(";")[0] for line in costs.values()}) == 1
+
+
+def test_status_for_machines(ws: Workspace) -> None:
+    """The same as the table: state and reason, totals, the last job, the cost of what is stale."""
+    ws.list_clips(CLIPS[:7])
+    assert ws.computed("frames") == 7
+    found = {row["item"]: row for row in json.loads(ws.perfnet("status", "--json")[1])["items"]}
+    assert list(found)[:4] == list(STAGES)
+    frames, flow = found["frames"], found["flow"]
+    assert (frames["state"], frames["reason"], frames["cost"]) == ("fresh", None, None)
+    assert (frames["totals"]["clips"], frames["totals"]["frames"]) == (7, sum(range(2, 9)))
+    assert frames["last_job"]["counters"]["computed"] == 7
+    assert abs(frames["last_job"]["ended_s"] - time.time()) < 60
+    assert (flow["state"], flow["reason"], flow["totals"]) == ("stale", "not computed yet", None)
+    assert (flow["cost"]["clips"], flow["cost"]["frames"]) == (7, sum(range(2, 9)))
+    assert found["train-rgb"].keys() == {"item", "state", "reason"}
+    row = next(line for line in ws.perfnet("status")[1].splitlines() if line.startswith("frames "))
+    assert row.split()[1:4] == ["7", "0", "35"]
+    assert row.endswith("fresh")
+    assert time.strftime("%Y-%m-%d") in row
+    assert "--json: prints the table of stores" in ws.perfnet("status", "--rejected", "--json")[2]
