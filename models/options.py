@@ -92,7 +92,7 @@ class NetworkOptions:
     blocks: tuple[int, ...] | None = None
     temporal_kernels: tuple[tuple[int, ...], ...] | None = None
     stem_kernel: tuple[int, ...] | None = None
-    gate: Literal["block", "cell", "none"] | None = None
+    gate: str | None = None
     temporal_pool: bool = False
     dropout: float | None = None
     inflate_from: str | None = None

@@ -32,7 +32,8 @@ def train(
 
     role_of(run)
     loaded = config_of(config, overrides)
-    options, screen = loaded.model_options(), Screen(quiet=quiet)
+    speaks = os.environ.get("RANK", "0") == "0"  # torchrun starts this command once for each device
+    options, screen = loaded.model_options(), Screen(quiet=quiet or not speaks)
     reason = stale_reason(run, workspace=loaded.workspace, options=options)
     if not reason:
         screen.line(f"{run}: fresh, nothing to do")
@@ -42,7 +43,8 @@ def train(
 
     screen.line(f"{run}: {reason}")
     folder = train_run(run, workspace=loaded.workspace, options=options, progress=screen.live)
-    print(f"{run}: {folder}")
+    if speaks:
+        print(f"{run}: {folder}")
     return 0
 
 
