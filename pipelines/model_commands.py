@@ -1,6 +1,7 @@
 """The commands that train, judge and compare: one function each. Heavy libraries are imported where they are used."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
