@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from pipelines.chain import Chain, needs
-from pipelines.results import size
 from pipelines.stages import STAGES, store_name
+from pipelines.units import size
 from stores.cost import Estimate, Work, estimate, measured_rate, work_after
 from stores.store import Store
 

@@ -14,8 +14,8 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from pipelines.config import Config
-from pipelines.results import size
 from pipelines.system_libraries import complaint
+from pipelines.units import size
 from stores import files
 
 PURPOSES = {
@@ -121,7 +121,7 @@ def _libraries(needs: Sequence[str]) -> Iterator[Check]:
         wanted = [r for r in declared if _extra_of(r) == extra]
         if not wanted:
             continue
-        wrong = [problem for problem in map(_problem, wanted) if problem]
+        wrong = _wrong(wanted)
         name = "libraries" if extra == "base" else f"libraries [{extra}]"
         if not wrong:
             yield Check(name, "ok", ", ".join(f"{r.name} {_version(r.name)}" for r in wanted))
@@ -143,13 +143,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _problem(requirement: Requirement) -> str:
-    version = _version(requirement.name)
-    if version is None:
-        return f"{requirement.name} is not installed"
-    if not requirement.specifier.contains(version, prereleases=True):
-        return f"{requirement.name} is {version}, expected {requirement.specifier}"
-    return ""
+def _wrong(wanted: Sequence[Requirement]) -> list[str]:
+    """What is missing, too old or too new, in words."""
+    versions = {r.name: _version(r.name) for r in wanted}
+    absent = [name for name, version in versions.items() if version is None]
+    unfit = [
+        f"{r.name} is {versions[r.name]}, expected {r.specifier}"
+        for r in wanted
+        if r.name not in absent and not r.specifier.contains(str(versions[r.name]), prereleases=True)
+    ]
+    return [*([f"not installed: {', '.join(absent)}"] if absent else []), *unfit]
 
 
 def _rivals() -> Iterator[Check]:

@@ -3,7 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
-from pipelines.progress import Screen, duration
+from pipelines.progress import Screen
+from pipelines.units import duration
 
 _PERIOD_S = 15.0
 _TERMINAL_PERIOD_S = 0.5

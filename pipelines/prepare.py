@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
-from pipelines.progress import Screen, duration, job_log, shard_progress, stage_progress
+from pipelines.progress import Screen, job_log, shard_progress, stage_progress
 from pipelines.stages import make_stage, put_models, store_name
+from pipelines.units import duration
 from stores import files, keys, leases
 from stores.clips import ClipsTable
 from stores.commit import StageFailed, commit

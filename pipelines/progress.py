@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from pipelines.units import duration
 from stores import files
 
 PROGRESS = "progress"
@@ -97,16 +98,6 @@ def _columns() -> int:
     with contextlib.suppress(OSError):
         return os.get_terminal_size(sys.stderr.fileno()).columns
     return 100
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: 42 s, 3 min 10 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @contextlib.contextmanager

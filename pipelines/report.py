@@ -12,10 +12,9 @@ from models.options import RUNS
 from models.predictions import Predictions
 from pipelines import report_facts, report_figures, report_results
 from pipelines.config import Config
-from pipelines.progress import duration
 from pipelines.report_clips import animations
 from pipelines.report_gradcam import Sheet, sheets
-from pipelines.results import size
+from pipelines.units import duration, size
 from stores import files
 from stores.clips import ClipsTable, read_clips
 

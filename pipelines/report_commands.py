@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.command_setup import check_libraries
 from pipelines.config import load_config
-from pipelines.results import size
+from pipelines.units import size
 from stores import files
 
 

@@ -83,15 +83,6 @@ def show_class_gains(first: "Predictions", second: "Predictions") -> None:
         )
 
 
-def size(size_bytes: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
-
-
 _REJECTED = ("store", "clip_id", "cause", "reason", "detail")
 
 

@@ -1,10 +1,12 @@
 """The stage table: which stages there are, in which order, and how each is made from the configuration."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pipelines.config import Config
 from stores.model_files import model_uri, put_model
-from transforms.stage import Stage
+
+if TYPE_CHECKING:
+    from transforms.stage import Stage
 
 STAGES = ("frames", "pose", "render", "flow")
 
@@ -14,7 +16,7 @@ def store_name(stage: str, config: Config) -> str:
     return f"render/{config.render.variant}" if stage == "render" else stage
 
 
-def make_stage(stage: str, config: Config) -> Stage:
+def make_stage(stage: str, config: Config) -> "Stage":
     """Builds a stage; heavy libraries are imported only here.
 
     Raises:
@@ -25,30 +27,30 @@ def make_stage(stage: str, config: Config) -> Stage:
     if stage == "frames":
         from transforms.frames import FramesStage
 
-        return cast(Stage, FramesStage(config.frames))
+        return cast("Stage", FramesStage(config.frames))
     if stage == "pose":
         return _pose(config)
     if stage == "render":
         from transforms.render import RenderStage
 
-        return cast(Stage, RenderStage(config.render))
+        return cast("Stage", RenderStage(config.render))
     from transforms.flow import FlowStage
 
-    return cast(Stage, FlowStage(config.flow))
+    return cast("Stage", FlowStage(config.flow))
 
 
-def _pose(config: Config) -> Stage:
+def _pose(config: Config) -> "Stage":
     if config.pose.backend == "file":
         from transforms.pose_file import KeypointsStage
 
-        return cast(Stage, KeypointsStage(config.pose))
+        return cast("Stage", KeypointsStage(config.pose))
     from transforms.pose import PoseStage, model_file
 
     digest, uri = model_uri(config.workspace, model_file(config.pose))
-    return cast(Stage, PoseStage(config.pose, model_sha256=digest, model_path=uri))
+    return cast("Stage", PoseStage(config.pose, model_sha256=digest, model_path=uri))
 
 
-def put_models(stage: Stage, config: Config) -> None:
+def put_models(stage: "Stage", config: Config) -> None:
     """Puts what workers need beside their inputs into the workspace."""
     uri = getattr(stage, "model_path", None)
     if uri:

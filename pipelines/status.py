@@ -8,9 +8,8 @@ from typing import Any
 from pipelines.chain import Chain, selection
 from pipelines.costs import cost_line, costs
 from pipelines.prepare import last_job
-from pipelines.progress import duration
-from pipelines.results import size
 from pipelines.stages import STAGES, store_name
+from pipelines.units import duration, size
 from stores.cost import Estimate
 from stores.store import Store
 from stores.summaries import Snapshot

@@ -9,6 +9,7 @@ from pipelines.command_setup import check_libraries, config_of
 from pipelines.config import Config, load_config
 from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
+from pipelines.units import size
 from stores import files
 from stores.checks import require
 
@@ -42,7 +43,6 @@ def gc(
         min_age_h: younger files stay, in hours.
         quiet: print the totals only.
     """
-    from pipelines.results import size
     from stores.gc import delete, find_garbage
     from stores.store import Store
 

@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import fsspec
-
 _REQUEST_TIMEOUT_S = 120.0
 _UPLOAD_BYTES = 16 << 20
 _READ_AHEAD_BYTES = 1 << 20
@@ -34,6 +32,8 @@ class StorageError(OSError):
 
 def _located(uri: str) -> tuple[Any, str]:
     """The file system, one for each thread and process, and the path in it."""
+    import fsspec  # a tenth of a second that `perfnet --help` need not take
+
     emulator = {"token": "anon"} if os.environ.get("STORAGE_EMULATOR_HOST") else {}
     try:
         filesystem, path = fsspec.core.url_to_fs(

@@ -92,3 +92,9 @@ def test_our_names_are_ours() -> None:
     owners = packages_distributions()
     for room in ROOMS:
         assert set(owners.get(room, ["perfnet"])) == {"perfnet"}
+
+
+def test_help_loads_no_library_of_arrays_or_object_stores() -> None:
+    """`perfnet --help` answers at once."""
+    loaded = loaded_by("import pipelines.cli, pipelines.commands")
+    assert not loaded & {"numpy", "pyarrow", "fsspec", "jsonargparse", "pandas"}
