@@ -1,7 +1,9 @@
 """Airflow in a folder of its own, and a stand-in for perfnet's interpreter that writes down how it was called."""
 
+import atexit
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,7 +14,9 @@ import pytest
 DAGS = Path(__file__).parents[2] / "dags"
 
 # Airflow reads these when it is imported, and would otherwise write to the user's home and reconfigure logging.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
+_HOME = tempfile.mkdtemp(prefix="airflow-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = _HOME
 os.environ.setdefault("_AIRFLOW__AS_LIBRARY", "1")
 sys.path[:0] = [str(DAGS), str(Path(__file__).parent)]
 
