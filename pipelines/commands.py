@@ -30,6 +30,7 @@ def run(
     dry_run: bool = False,
     skip_code: bool = False,
     quiet: bool = False,
+    verbose: bool = False,
     overrides: Mapping[str, Any],
     beam_args: Sequence[str],
 ) -> int:
@@ -48,6 +49,7 @@ def run(
         dry_run: print the plan and stop.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
+        verbose: show what Beam and its workers log, which is otherwise in jobs/<id>/job.log.
     """
     from pipelines.chain import Chain, forced, selection
     from pipelines.costs import show_costs
@@ -61,7 +63,9 @@ def run(
     loaded = config_of(config, overrides, **flags)
     items = selection(stages, loaded)
     check_libraries()  # planning makes the stages, which load OpenCV
-    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced(stages, loaded), look_only=dry_run)
+    chain = Chain(
+        loaded, Screen(quiet=quiet, verbose=verbose), beam_args, forced(stages, loaded), look_only=dry_run
+    )
     reasons = chain.plan(items)
     chain.show_plan(reasons)
     if dry_run:
@@ -88,6 +92,7 @@ def prepare(
     commit: bool = False,
     skip_code: bool = False,
     quiet: bool = False,
+    verbose: bool = False,
     overrides: Mapping[str, Any],
     beam_args: Sequence[str],
 ) -> int:
@@ -106,6 +111,7 @@ def prepare(
         commit: compute nothing; commit what a job elsewhere has computed since its launcher left.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
+        verbose: show what Beam and its workers log, which is otherwise in jobs/<id>/job.log.
     """
     from pipelines.chain import Chain, forced
     from pipelines.costs import show_costs
@@ -121,7 +127,9 @@ def prepare(
     }
     loaded = config_of(config, overrides, **flags)
     check_libraries()
-    chain = Chain(loaded, Screen(quiet=quiet), beam_args, forced([stage], loaded), look_only=dry_run)
+    chain = Chain(
+        loaded, Screen(quiet=quiet, verbose=verbose), beam_args, forced([stage], loaded), look_only=dry_run
+    )
     reason = chain.reason(stage)
     chain.show_plan({stage: reason})
     if dry_run:

@@ -259,7 +259,7 @@ def _run(
         else shard_progress(screen, plan.store.name, job_folder, len(plan.stale))
     )
     try:
-        with job_log(scratch), shown:
+        with job_log(scratch, verbose=screen.verbose), shown:
             counters = run_job(
                 plan.stale,
                 update,

@@ -49,24 +49,41 @@ def clips_in_flight(scratch: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def job_log(scratch: str) -> Iterator[None]:
-    """Keeps the chatter of Beam off the screen, in the job's own log file."""
-    handler = logging.FileHandler(os.path.join(scratch, "job.log"), encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
+def job_log(scratch: str, *, verbose: bool = False) -> Iterator[None]:
+    """Keeps the chatter of Beam and of its workers in the job's own log file, and off the screen unless asked for."""
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(os.path.join(scratch, "job.log"), encoding="utf-8")
+    ]
+    handlers += [logging.StreamHandler()] if verbose else []
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    root = logging.getLogger()
+    # Parsing options makes Beam log to the screen, by a handler of the root logger.
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = handlers
+    root.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        root.handlers[:] = before
+        root.setLevel(level)
+        for handler in handlers:
+            handler.close()
 
 
 class Screen:
-    """Prints lines, and one live line that is overwritten where there is a terminal."""
+    """Prints lines, and one live line that is overwritten where there is a terminal.
 
-    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+    Args:
+        quiet: print nothing.
+        verbose: jobs show their logs as well.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
+        self.verbose = verbose
         self._live = ""
         self.terminal = self._stream.isatty()
 
