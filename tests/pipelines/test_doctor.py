@@ -62,7 +62,7 @@ def test_missing_old_and_unneeded_libraries_are_told_apart(installed: dict[str, 
     )
     assert (found["libraries [report]"].state, found["libraries [report]"].found) == (
         "note",
-        "matplotlib is not installed",
+        "not installed: matplotlib",
     )
     assert libraries("base", "report")["libraries [train]"].state == "note"
 
