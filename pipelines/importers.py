@@ -186,7 +186,7 @@ def clips_from_csv(path: str, *, videos: str | None = None) -> ClipsTable:
     if uri_name not in names or "label" not in names:
         found = ", ".join(files.printable(n) for n in names) or "nothing"
         raise ValueError(f"clips csv: {files.printable(path)} needs the columns uri and label, found {found}")
-    base = os.path.abspath(videos or os.path.dirname(files.local_path(path)) or ".")
+    base = videos or os.path.dirname(path) or "."
     rows = [
         _csv_row(row, uri_name, base, f"{files.printable(path)} line {reader.line_num}") for row in reader
     ]
@@ -203,8 +203,7 @@ def _csv_row(row: Mapping[str, str | None], uri_name: str, base: str, where: str
     uri = values[uri_name]
     if not uri:
         raise ValueError(f"{where}: {uri_name} is empty")
-    if files.is_local(uri):
-        uri = os.path.normpath(os.path.join(base, files.local_path(uri)))
+    uri = _absolute(uri, base)
     clip_id = values.get("clip_id") or os.path.splitext(values[uri_name])[0]
     splits = {name: value for name, value in values.items() if is_split_column(name)}
     return {
@@ -216,6 +215,16 @@ def _csv_row(row: Mapping[str, str | None], uri_name: str, base: str, where: str
         "group": values.get("group", ""),
         **splits,
     }
+
+
+def _absolute(uri: str, base: str) -> str:
+    """Where a video of the table lies: relative ones start from the base, which may be on gs://."""
+    if not files.is_local(uri):
+        return uri
+    path = files.local_path(uri)
+    if os.path.isabs(path) or files.is_local(base):
+        return os.path.normpath(os.path.join(os.path.abspath(files.local_path(base)), path))
+    return files.join(base, os.path.normpath(path))
 
 
 def _seconds(text: str | None, name: str, where: str) -> float | None:

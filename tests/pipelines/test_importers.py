@@ -135,6 +135,15 @@ def test_csv_reads_segments_splits_and_addresses(tmp_path: Path) -> None:
     assert clips.split("split_2") == {"a": "test", "b": ""}
 
 
+def test_csv_addresses_on_an_object_store(tmp_path: Path) -> None:
+    text = "uri,label\na b/x.mp4,l\n./y.mp4,l\n/local/z.mp4,l\ngs://other/w.mp4,l\n"
+    clips = clips_from_csv(csv_of(tmp_path, text), videos="gs://bucket/videos/")
+    bucket = ["gs://bucket/videos/a b/x.mp4", "gs://bucket/videos/y.mp4"]
+    assert sorted(clips.uris) == sorted([*bucket, "/local/z.mp4", "gs://other/w.mp4"])
+    with pytest.raises(ValueError, match="would leave"):
+        clips_from_csv(csv_of(tmp_path, "uri,label\n../x.mp4,l\n"), videos="gs://bucket/videos")
+
+
 def test_csv_names_clips_by_their_files(tmp_path: Path) -> None:
     clips = clips_from_csv(csv_of(tmp_path, "uri,label\nv/a.mp4,run\n"), videos="/data")
     assert (clips.clip_ids, clips.uris) == (["v/a"], ["/data/v/a.mp4"])

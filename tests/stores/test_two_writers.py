@@ -17,11 +17,13 @@ from gcs import BUCKET, gcs
 
 from stores import files
 from stores.commit import commit
+from stores.gc import delete, find_garbage
 from stores.plan import StagePlan, build_tasks
 from stores.reader import StoreReader
 from stores.records import FlowPair, Frame
 from stores.rejections import ClipRejected
 from stores.store import Store
+from stores.verify import verify_store
 from transforms.stage import ClipOutput, Video
 from transforms.update import ShardUpdate
 
@@ -138,6 +140,18 @@ def check_settled(workspace: str) -> None:
         assert (planned.stale, planned.reason) == ((), "")
         commit(planned, max_rejected=0)
     assert snapshots(workspace) == before
+    check_upkeep(workspace)
+
+
+def check_upkeep(workspace: str) -> None:
+    """Nothing that a snapshot lists is damaged, and what of the two writers is superseded can be deleted."""
+    for name in ("frames", "flow"):
+        assert verify_store(Store(workspace, name)) == []
+    garbage = find_garbage(workspace, plans=plans(workspace), min_age_s=0, now_s=time.time() + 1)
+    delete(workspace, garbage)
+    check(workspace)
+    assert [p.reason for p in plans(workspace)] == ["", ""]
+    assert [len(Store(workspace, "frames").listing()), len(Store(workspace, "flow").listing())] == [8, 8]
 
 
 @pytest.mark.parametrize("machines", [("", ""), ("avx2", "avx512")], ids=["same", "other_bytes"])
