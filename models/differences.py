@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stores.reasons import flatten
+
 _MOST_NAMED = 4
 
 
@@ -11,7 +13,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     The digest of the clips is left out: `clip_differences` says more about them.
     """
-    flat_before, flat_now = _flatten(before), _flatten(now)
+    flat_before, flat_now = flatten(before), flatten(now)
     names = [n for n in [*flat_now, *(n for n in flat_before if n not in flat_now)] if n != "clips"]
     changed = [n for n in names if flat_before.get(n) != flat_now.get(n)]
     phrases = [_phrase(n, flat_before.get(n), flat_now.get(n)) for n in changed]
@@ -48,16 +50,6 @@ def _store_phrase(name: str, before: Any, now: Any) -> str:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else str(value)
-
-
-def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def clip_differences(

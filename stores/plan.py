@@ -6,12 +6,13 @@ Planning reads the clips table, the input stores' snapshots and one file listing
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from stores import keys
 from stores.clips import ClipsTable
 from stores.identities import Identity
+from stores.reasons import stale_reason
 from stores.rejections import Rejection
 from stores.store import Store, SummaryNames
 from stores.summaries import ClipEntry, Encoding, ShardReference, ShardSummary, Snapshot
@@ -222,7 +223,7 @@ def plan_stage(
         if not force and not r.rejected_transient and not (retry_rejected and r.rejected_data)
     }
     stale = tuple(sorted(set(expected) - set(fresh)))
-    reason = _reason(stale, expected, spec, encoding, previous, listing)
+    reason = stale_reason(stale, expected, spec, encoding, previous, listing)
     if force:
         reason = "to be computed again (--force)"
     elif not stale and not _is_committed(previous, spec, encoding, fresh):
@@ -267,66 +268,6 @@ def best_references(
         if shard not in best or reference.preference < best[shard].preference:
             best[shard] = reference
     return best
-
-
-def _reason(
-    stale: Sequence[int],
-    expected: Mapping[int, str],
-    spec: Mapping[str, Any],
-    encoding: Encoding,
-    previous: Snapshot | None,
-    listing: set[str],
-) -> str:
-    """Why shards are stale, for the printed plan."""
-    if not stale:
-        return ""
-    if previous is None:
-        done = len(expected) - len(stale)
-        return f"not finished yet, {done} of {len(expected)} shards are done" if done else "not computed yet"
-    if keys.canonical_json(previous.spec) != keys.canonical_json(spec):
-        return "; ".join(spec_differences(previous.spec, spec))
-    if previous.encoding != encoding:
-        return "; ".join(differences(asdict(previous.encoding), asdict(encoding)))
-    by_shard = {r.shard: r for r in previous.shards}
-    changed = [s for s in stale if by_shard[s].key != expected[s]]
-    transient = sum(by_shard[s].rejected_transient for s in stale if s not in changed)
-    lost = [
-        s
-        for s in stale
-        if s not in changed and not by_shard[s].rejected_transient and not by_shard[s].rejected_data
-    ]
-    parts = (
-        [f"clips added, removed or changed in {len(changed)} of {len(expected)} shards"] if changed else []
-    )
-    parts += [f"{transient} clips to try again"] if transient else []
-    parts += [f"files of {len(lost)} shards are missing"] if lost else []
-    return "; ".join(parts) or "rejected clips to try again"
-
-
-def spec_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What changed between two specs, in the names that a user types: `flow.bound_px: was 20, is 15`."""
-    prefix = f"{after['stage']}."
-    changed = differences(before["options"], after["options"], prefix)
-    if before["version"] != after["version"]:
-        changed.append(f"{prefix[:-1]} is computed by version {after['version']}, was {before['version']}")
-    return changed
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What changed between two nested mappings, as `name: was a, is b`."""
-    found = []
-    for name in sorted({*before, *after}):
-        a, b = before.get(name), after.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found.append(f"{prefix}{name}: was {_short(a)}, is {_short(b)}")
-    return found
-
-
-def _short(value: object) -> str:
-    text = "the default" if value is None else str(value)
-    return text if len(text) <= 60 else text[:16] + "…"
 
 
 def build_tasks(

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.tvl1_cache import compiled
+from transforms.numba_cache import compiled
 
 
 @compiled

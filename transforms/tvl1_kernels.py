@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.tvl1_cache import compiled, inlined
+from transforms.numba_cache import compiled, inlined
 from transforms.tvl1_median import Level, median
 from transforms.tvl1_simd import (
     LANES,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from transforms.tvl1_cache import compiled
+from transforms.numba_cache import compiled
 from transforms.tvl1_simd import LANES, Floats, Vector, larger, load, smaller, store
 
 

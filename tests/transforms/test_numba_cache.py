@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from numba.core import caching
 
-from transforms.tvl1_cache import compiled
+from transforms.numba_cache import compiled
 
 MakeKernel = Callable[[], Callable[[int], int]]
 
