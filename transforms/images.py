@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 def decode_rgb(image: bytes) -> NDArray[np.uint8]:
     """Pixels of a JPEG, H × W × 3 (RGB).
 
-    simplejpeg rather than OpenCV: 22.3 against 23.2 ms for 64 frames of 351 x 256 at quality 95, and several percent
-    more on every other size tried (`benchmarks/loader.py`). PyTurboJPEG runs the same library, but needs it installed.
+    simplejpeg rather than OpenCV: 33.7 against 37.1 ms for 64 frames of 456 x 256 at quality 95, 25.9 against 26.4 ms
+    for 340 x 256 (`benchmarks/loader.py`). PyTurboJPEG runs the same library, but the system must have it.
 
     Raises:
         ValueError: the bytes are no JPEG.
