@@ -146,7 +146,12 @@ class _Panels:
         return columns
 
     def _has(self, stage: str, clip_id: str) -> bool:
-        return stage in self._readers and clip_id in self._readers[stage].clips
+        """Whether a stream can stand beside the frames: it may be left from frames of another rate or size."""
+        if stage not in self._readers or clip_id not in self._readers[stage].clips:
+            return False
+        ours, frames = (self._readers[s].clips[clip_id] for s in (stage, "frames"))
+        same_size = (ours.width_px, ours.height_px) == (frames.width_px, frames.height_px)
+        return same_size and ours.frames + (stage == "flow") == frames.frames
 
     def _frames(self, stage: str, clip_id: str) -> int:
         return self._readers[stage].clips[clip_id].frames

@@ -4,21 +4,25 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gcs import BUCKET, gcs, upload
-from moving_squares import SMALL, put_store, put_workspace, squares
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from moving_squares import POSE_STORE, SMALL, put_store, put_workspace, squares
 from PIL import Image
 from report_workspace import HOSTILE_CLIP, LABELS, REJECTED_CLIP, put_report_workspace
 
+from models.comparison import ClassGain
 from models.evaluation import evaluate
 from models.predictions import Predictions
 from models.runs import RunFolder
 from models.train import train
-from pipelines import cli, report_clips, report_facts, report_gradcam, report_results
+from pipelines import cli, report_clips, report_facts, report_figures, report_gradcam, report_results
 from pipelines.config import load_config
 from pipelines.report import page, write_report
 from stores import files
@@ -166,6 +170,42 @@ def test_pose_is_drawn_where_no_rendered_store_is_there(workspace: str) -> None:
     panels = report_clips._Panels(config, ["test/right-00"])
     assert "render" not in panels._readers
     assert panels.animate("test/right-00", label="l", split="").streams == ("rgb", "pose", "flow")
+
+
+def test_streams_of_other_frames_are_left_out(tmp_path: Path) -> None:
+    workspace = put_report_workspace(tmp_path, trained=False)
+    put_store(
+        tmp_path, "flow", [replace(c, frames=9) for c in squares(2, split="test")], spec={"bound_px": 8.0}
+    )
+    put_store(tmp_path, POSE_STORE, [replace(c, frames=12, width_px=64) for c in squares(2, split="test")])
+    panels = report_clips._Panels(load_config(None, {"workspace": workspace}), ["test/right-00"])
+    assert panels.animate("test/right-00", label="l", split="").streams == (
+        "rgb",
+        "pose",
+    )  # drawn from keypoints
+    assert not panels._has("flow", "test/right-00")
+    assert not panels._has("render", "test/right-00")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=40),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
+)
+@example(["$x^2$", "\\alpha", "<script>alert(1)</script>", '"\'&amp;id="', "#010203 url(#a)"])
+def test_any_label_is_plain_text_in_a_plot(labels: list[str]) -> None:
+    rows = [ClassGain(label, 2, 0.5, 1.0) for label in labels]
+    drawn = report_figures.gains({"pose": rows, "flow": rows}, title='&"<', name="plot")
+    parsed = Page(f"<section id='plot'>{drawn}</section>")
+    known = {"section", "svg", "g", "defs", "path", "use", "text", "tspan", "clippath", "rect"}
+    assert {tag for tag, _ in parsed.elements} <= known
+    assert parsed.all("svg")[0]["aria-label"] == '&"<'
+    for label in labels:
+        assert " ".join(report_figures._short(label).split()) in parsed.texts["plot"]
 
 
 def test_clips_are_of_all_classes_and_test_clips_come_first() -> None:
