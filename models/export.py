@@ -7,12 +7,10 @@ Shape legend: B clips, T frames, H rows, W columns, C channels, N classes.
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,20 +83,14 @@ def export(checkpoint: Checkpoint, path: str, *, evaluate: EvaluateOptions | Non
     metadata = describe(replace(checkpoint, evaluate=options), shape)
     write, run = (_write_onnx, _run_onnx) if path.endswith(".onnx") else (_write_program, _run_program)
     with files.staged(path) as partial, torch.no_grad(), _quiet():
-        # The exporters go by the ending of the name.
-        whole = partial + os.path.splitext(path)[1]
-        try:
-            write(module, clips_BTHWC, whole, metadata)
-            others_BTHWC = _random_clips(3, shape)
-            difference = _difference(run(whole, others_BTHWC), module(others_BTHWC).numpy())
-            if difference > TOLERANCE:
-                raise StageFailed(
-                    f"{files.printable(path)}: logits differ from PyTorch's by {difference:.1e} of the largest, "
-                    f"more than {TOLERANCE:.0e}; nothing was written"
-                )
-            os.replace(whole, partial)
-        finally:
-            Path(whole).unlink(missing_ok=True)
+        write(module, clips_BTHWC, partial, metadata)
+        others_BTHWC = _random_clips(3, shape)
+        difference = _difference(run(partial, others_BTHWC), module(others_BTHWC).numpy())
+        if difference > TOLERANCE:
+            raise StageFailed(
+                f"{files.printable(path)}: logits differ from PyTorch's by {difference:.1e} of the largest, "
+                f"more than {TOLERANCE:.0e}; nothing was written"
+            )
     return Exported(path, shape, difference)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from pipelines.command_setup import check_libraries
 from pipelines.progress import Screen
-from stores.commit import StageFailed
 
 
 def experiment(
@@ -47,9 +46,7 @@ def experiment(
     work.prepare(trainings)
     work.train(trainings)
     records = results(loaded, chosen, failed=work.failed)
-    print(*table_lines(loaded, records), sep="\n")
-    print(*write_results(loaded, records, failed=work.failed), sep="\n")
-    if work.failed:
-        first, why = next(iter(work.failed.items()))
-        raise StageFailed(f"{len(work.failed)} of {len(trainings)} runs failed, the first is {first}: {why}")
+    written = write_results(loaded, records, failed=work.failed)
+    print(*table_lines(loaded, records), *written, sep="\n")
+    work.raise_failed(len(trainings))
     return 0

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from models.options import role_of
 from models.runs import RunFolder, evaluation_stale_reason, stale_reason
+from pipelines.chain import Chain, needs, selection
 from pipelines.config import Config
 from pipelines.experiment import Experiment, Training
 from pipelines.progress import Screen
+from pipelines.stages import STAGES, store_name
 from stores import files
 from stores.commit import StageFailed
+from stores.store import Store
 
 _DATA_SECTIONS = ("clips", "store", "frames", "pose", "render", "flow")
 
@@ -58,13 +60,13 @@ class ExperimentRun:
         for config, stages in stages_of(trainings):
             self._chain(config).run(stages)
 
-    def _chain(self, config: Config) -> Any:
-        from pipelines.chain import Chain
-
+    def _chain(self, config: Config) -> Chain:
         return Chain(config, self.screen, self.beam_args)
 
     def check(self, trainings: Sequence[Training]) -> None:
         """Before hours of work: files to start from are there, runs of another configuration are not overwritten.
+
+        Runs whose stores are not there yet are looked at when it is their turn.
 
         Raises:
             ValueError: names the file, or the run and what differs.
@@ -72,11 +74,18 @@ class ExperimentRun:
         changing: set[str] = set()
         for training in trainings:
             _check_weights(training)
+            if not self._has_stores(training):
+                continue
             reason = self.reason(training)
             if reason:
                 changing.add(training.run)
             if not changing.intersection(training.teachers):
                 self._refuse_other_configuration(training, reason)
+
+    def _has_stores(self, training: Training) -> bool:
+        names = needs(f"train-{role_of(training.run)}", training.config)
+        stores = [store_name(name, training.config) for name in names if name in STAGES]
+        return all(Store(self.workspace, name).snapshot() for name in stores)
 
     def _refuse_other_configuration(self, training: Training, reason: str | None) -> None:
         if reason and not self.retrain and RunFolder(self.workspace, training.run).done is not None:
@@ -98,6 +107,15 @@ class ExperimentRun:
             except StageFailed as error:
                 self.failed[training.run] = str(error)
                 self.screen.line(f"experiment: {training.run} failed: {error}")
+
+    def raise_failed(self, of: int) -> None:
+        """Ends the command with exit code 1 where something failed, after the table.
+
+        Raises:
+            StageFailed: names the first.
+        """
+        for run, why in self.failed.items():
+            raise StageFailed(f"{len(self.failed)} of {of} runs failed, the first is {run}: {why}")
 
     def _train(self, training: Training) -> None:
         reason = self.reason(training)
@@ -134,15 +152,13 @@ def _check_weights(training: Training) -> None:
 
 def stages_of(trainings: Sequence[Training]) -> list[tuple[Config, list[str]]]:
     """The stages to run for each way in which the stores are configured, in order."""
-    from pipelines.chain import needs, selection
-    from pipelines.stages import STAGES
-
     found: dict[str, tuple[Config, set[str]]] = {}
     for training in trainings:
-        key = json.dumps({name: repr(getattr(training.config, name)) for name in _DATA_SECTIONS})
-        wanted = found.setdefault(key, (training.config, set()))[1]
-        item = f"train-{role_of(training.run)}"
-        wanted.update(name for name in needs(item, training.config) if name in STAGES)
+        wanted = [s for s in needs(f"train-{role_of(training.run)}", training.config) if s in STAGES]
+        # How people are rendered says nothing of runs that read no rendered store.
+        sections = [name for name in _DATA_SECTIONS if name != "render" or "render" in wanted]
+        key = json.dumps({name: repr(getattr(training.config, name)) for name in sections})
+        found.setdefault(key, (training.config, set()))[1].update(wanted)
     return [
         (config, [item for item in selection(sorted(stages), config) if item in STAGES])
         for config, stages in found.values()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.importers import videos_below
+from pipelines.progress import Screen
 from stores import files
 
 if TYPE_CHECKING:
@@ -70,17 +71,61 @@ class VideoPrediction:
     error: str = ""
 
 
-def predict_video(
-    predictor: "Predictor", video: str, *, top: int, stride_s: float | None, progress: Callable[[str], None]
+@dataclass(frozen=True)
+class Asked:
+    """What is to be told of each video.
+
+    Attributes:
+        top: how many classes.
+        stride_s: seconds from one window to the next; None looks at the middle of the video once.
+        output: file to write; None prints.
+
+    Raises:
+        ValueError: before the work, for a value that makes no sense.
+    """
+
+    top: int
+    stride_s: float | None
+    output: str | None
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"--top: found {self.top}, expected at least 1")
+        if self.stride_s is not None and not self.stride_s > 0:
+            raise ValueError(f"--stride_s: found {self.stride_s}, expected seconds, more than 0")
+        if self.output is not None and not self.output.endswith((".json", ".csv")):
+            raise ValueError(
+                f"--output: found {files.quoted(self.output)}, expected a name that ends in .json or .csv"
+            )
+
+
+def predict_videos(
+    predictor: "Predictor", videos: Sequence[str], asked: Asked, screen: Screen
+) -> list[VideoPrediction]:
+    """All videos; where nothing is written each is printed as soon as it is known."""
+    progress = screen.live if screen.terminal else lambda text: None
+    predictions = []
+    for number, video in enumerate(videos, start=1):
+        if len(videos) > 1:
+            screen.live(f"predict: video {number} of {len(videos)}")
+        predictions.append(_predict_video(predictor, video, asked, progress))
+        if asked.output is None:
+            progress("")
+            print(*_lines(predictions[-1]), sep="\n", flush=True)
+    return predictions
+
+
+def _predict_video(
+    predictor: "Predictor", video: str, asked: Asked, progress: Callable[[str], None]
 ) -> VideoPrediction:
     """One video; what cannot be read comes back with its error."""
     from models.predict import mean_ranking
 
+    top, windows = asked.top, []
     try:
-        if stride_s is None:
+        if asked.stride_s is None:
             return VideoPrediction(video, predictor.predict(video)[:top], ())
-        windows = []
-        for window in predictor.windows(video, stride_s=stride_s):
+        for window in predictor.windows(video, stride_s=asked.stride_s):
             windows.append(window)
             progress(f"{files.printable(video)}: {window.stop_s:.1f} s")
     except ValueError as error:
@@ -89,7 +134,7 @@ def predict_video(
     return VideoPrediction(video, mean_ranking(windows)[:top], shown)
 
 
-def lines(found: VideoPrediction) -> list[str]:
+def _lines(found: VideoPrediction) -> list[str]:
     """For people: the video, then its windows."""
     name = files.printable(found.video)
     if found.error:
@@ -109,12 +154,6 @@ def write_predictions(path: str, found: Sequence[VideoPrediction]) -> None:
     """
     text = _as_json(found) if path.endswith(".json") else _as_csv(found)
     files.put_bytes(path, text.encode(errors="backslashreplace"))
-
-
-def check_output(path: str | None) -> None:
-    """Refuses, before the work, a name whose ending says no format."""
-    if path is not None and not path.endswith((".json", ".csv")):
-        raise ValueError(f"--output: found {files.quoted(path)}, expected a name that ends in .json or .csv")
 
 
 def _as_json(found: Sequence[VideoPrediction]) -> str:

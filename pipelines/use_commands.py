@@ -6,7 +6,6 @@ from typing import Any
 from pipelines.command_setup import check_libraries, config_of
 from pipelines.progress import Screen
 from stores import files
-from stores.commit import StageFailed
 
 
 def predict(
@@ -35,33 +34,23 @@ def predict(
         output: file that ends in .json or .csv, instead of lines on the screen.
         quiet: no progress.
     """
-    from pipelines.predict_files import check_output, find_videos, lines, predict_video, write_predictions
+    from pipelines.predict_files import Asked, find_videos, predict_videos, write_predictions
 
-    check_output(output)
-    if top < 1:
-        raise ValueError(f"--top: found {top}, expected at least 1")
-    if stride_s is not None and not stride_s > 0:
-        raise ValueError(f"--stride_s: found {stride_s}, expected seconds, more than 0")
+    asked = Asked(top, stride_s, output)
     found = find_videos(videos)
     check_libraries()
     loaded, screen = config_of(config, overrides), Screen(quiet=quiet)
     from models.predict import load
 
     predictor = load(checkpoint or files.join(loaded.workspace, "runs", "student"))
-    progress = screen.live if screen.terminal else lambda text: None
-    predictions = []
-    for number, video in enumerate(found, start=1):
-        if len(found) > 1:
-            screen.live(f"predict: video {number} of {len(found)}")
-        predictions.append(predict_video(predictor, video, top=top, stride_s=stride_s, progress=progress))
-        if output is None:
-            progress("")
-            print(*lines(predictions[-1]), sep="\n", flush=True)
+    predictions = predict_videos(predictor, found, asked, screen)
     if output is not None:
         write_predictions(output, predictions)
         screen.line(f"predict: {len(predictions)} videos, {output}")
     failed = [p for p in predictions if p.error]
     if failed:
+        from stores.commit import StageFailed
+
         raise StageFailed(
             f"{len(failed)} of {len(found)} videos could not be read, the first: {failed[0].error}"
         )
@@ -209,14 +198,9 @@ def export_model(
     from models.predict import checkpoint_uri
 
     loaded = load_checkpoint(checkpoint_uri(checkpoint))
-    judged = loaded.evaluate
-    seen = replace(
-        judged,
-        frames=judged.frames if frames is None else frames,
-        crop_height_px=judged.crop_height_px if height_px is None else height_px,
-        crop_width_px=judged.crop_width_px if width_px is None else width_px,
-    )
-    found = export(loaded, output, evaluate=seen)
+    sizes: dict[str, Any] = {"frames": frames, "crop_height_px": height_px, "crop_width_px": width_px}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    found = export(loaded, output, evaluate=replace(loaded.evaluate, **given))
     shape = " × ".join(map(str, found.shape_THWC))
     print(
         f"{found.path}: uint8 clips of {shape}, at most {found.difference:.1e} of the largest logit from PyTorch "

@@ -9,7 +9,7 @@ import yaml
 from moving_squares import put_workspace, squares
 
 from models.runs import RunFolder
-from pipelines.experiment import Term, choose_rows, load_experiment
+from pipelines.experiment import Experiment, Term, choose_rows, load_experiment
 from pipelines.experiment_run import ExperimentRun, stages_of
 from pipelines.experiment_table import results, table_lines, write_results
 from pipelines.progress import Screen
@@ -44,17 +44,24 @@ rows:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    (tmp_path / "base.yaml").write_text(CONFIG)
-    path = tmp_path / "tiny.yaml"
-    path.write_text(RECIPE)
-    return path
+    return put_recipe(tmp_path)
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """Eighteen clips in two folds."""
+    return put_folds(tmp_path)
+
+
+def put_recipe(folder: Path) -> Path:
+    (folder / "base.yaml").write_text(CONFIG)
+    (folder / "tiny.yaml").write_text(RECIPE)
+    return folder / "tiny.yaml"
+
+
+def put_folds(parent: Path) -> Path:
+    """A workspace of eighteen clips in two folds."""
     clips = squares(6, split="train")
-    folder = put_workspace(tmp_path / "ws", clips)
+    folder = put_workspace(parent / "ws", clips)
     rows = [
         {
             "clip_id": c.clip_id,
@@ -70,7 +77,7 @@ def workspace(tmp_path: Path) -> Path:
     return folder
 
 
-def load(recipe: Path, workspace: Path | None = None, **changes: object) -> object:
+def load(recipe: Path, workspace: Path | None = None, **changes: object) -> Experiment:
     overrides = {"workspace": str(workspace)} if workspace else {}
     return load_experiment(str(recipe), overrides | changes)
 
@@ -114,8 +121,8 @@ def test_the_stages_are_those_that_the_streams_read(recipe: Path) -> None:
     experiment = load(recipe)
     (only,) = stages_of(experiment.trainings(choose_rows(experiment, ["RGB+Flow"])))
     assert only[1] == ["frames", "flow"]
-    (every,) = stages_of(experiment.trainings(experiment.rows))
-    assert every[1] == ["frames", "pose", "render", "flow"]
+    every = stages_of(experiment.trainings(experiment.rows))
+    assert [stages for _, stages in every] == [["frames", "flow"], ["frames", "pose", "render", "flow"]]
 
 
 @pytest.mark.parametrize(
@@ -178,54 +185,72 @@ def test_a_student_must_see_what_its_teacher_was_trained_on(recipe: Path) -> Non
         experiment.trainings(experiment.rows)
 
 
-def test_the_whole_table_is_trained_once_judged_on_all_clips_and_resumed(
-    recipe: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    experiment = load(recipe, workspace)
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipe and a workspace in which all of it is trained."""
+    folder = tmp_path_factory.mktemp("done")
+    put_recipe(folder)
+    put_folds(folder)
+    experiment = load(folder / "tiny.yaml", folder / "ws")
+    work = ExperimentRun(experiment, Screen(quiet=True))
     trainings = experiment.trainings(experiment.rows)
-    work = ExperimentRun(experiment, Screen())
     work.check(trainings)
     work.train(trainings)
     assert work.failed == {}
-    records = results(experiment, experiment.rows, failed={})
-    by_row = {record["row"]: record for record in records}
-    assert all(record["clips"] == 18 for record in records)
-    assert len(by_row["RGB"]["top1_by_seed"]) == 2
-    assert by_row["RGB"]["top1"] == pytest.approx(sum(by_row["RGB"]["top1_by_seed"]) / 2)
-    assert by_row["RGB+Flow"]["against"]["difference"] == pytest.approx(
-        by_row["RGB+Flow"]["top1"] - by_row["RGB"]["top1"]
-    )
-    low, high = by_row["RGB+RGB"]["interval"]
-    assert low <= by_row["RGB+RGB"]["top1"] <= high
+    return folder
 
+
+def test_every_row_is_judged_on_all_clips_and_compared(done: Path) -> None:
+    experiment = load(done / "tiny.yaml", done / "ws")
+    records = {record["row"]: record for record in results(experiment, experiment.rows, failed={})}
+    assert all(record["clips"] == 18 for record in records.values())
+    rgb, fusion = records["RGB"], records["RGB+Flow"]
+    assert len(rgb["top1_by_seed"]) == 2
+    assert rgb["top1"] == pytest.approx(sum(rgb["top1_by_seed"]) / 2)
+    assert fusion["against"]["difference"] == pytest.approx(fusion["top1"] - rgb["top1"])
+    assert "against" not in rgb
+    low, high = records["RGB+RGB"]["interval"]
+    assert low <= records["RGB+RGB"]["top1"] <= high
+
+
+def test_the_table_stands_on_the_screen_in_json_and_in_csv(done: Path) -> None:
+    experiment = load(done / "tiny.yaml", done / "ws")
+    records = results(experiment, experiment.rows, failed={})
     lines = table_lines(experiment, records)
-    assert lines[1].split()[0] == "RGB"
+    assert lines[1].split()[:2] == ["RGB", f"{100 * records[0]['top1']:.1f}"]
     assert "80.4" in lines[1]
     written = write_results(experiment, records, failed={})
     document = json.loads(Path(written[0]).read_text())
-    assert [row["row"] for row in document["rows"]] == list(by_row)
+    assert [row["row"] for row in document["rows"]] == [row.name for row in experiment.rows]
     rows = list(csv.DictReader(Path(written[1]).read_text().splitlines()))
     assert float(rows[3]["paper_top5"]) == 95.7
-    assert float(rows[2]["top1"]) == by_row["RGB+Flow"]["top1"]
+    assert float(rows[2]["top1"]) == records[2]["top1"]
 
-    before = {t.run: RunFolder(str(workspace), t.run).read_json("done.json") for t in trainings}
-    stamps = {p: p.stat().st_mtime_ns for p in workspace.rglob("done.json")}
-    lost = workspace / "runs" / "tiny" / "flow-seed0-split_2" / "done.json"
+
+def test_only_what_is_missing_is_trained_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = load(done / "tiny.yaml", done / "ws")
+    trainings = experiment.trainings(experiment.rows)
+    before = {t.run: RunFolder(str(done / "ws"), t.run).read_json("done.json") for t in trainings}
+    stamps = {path: path.stat().st_mtime_ns for path in done.rglob("done.json")}
+    lost = done / "ws" / "runs" / "tiny" / "flow-seed0-split_2" / "done.json"
     lost.unlink()
-    work.train(trainings)
-    after = {p: p.stat().st_mtime_ns for p in workspace.rglob("done.json")}
-    assert {p for p in stamps if stamps[p] != after[p]} == {lost}  # trained again to the same weights
-    assert before == {t.run: RunFolder(str(workspace), t.run).read_json("done.json") for t in trainings}
+    ExperimentRun(experiment, Screen()).train(trainings)
+    # It gets the very weights it had, so its student stays fresh.
+    assert {path for path in stamps if stamps[path] != path.stat().st_mtime_ns} == {lost}
+    assert before == {t.run: RunFolder(str(done / "ws"), t.run).read_json("done.json") for t in trainings}
+    assert "step" in capsys.readouterr().err
+    ExperimentRun(experiment, Screen()).train(trainings)
+    assert "step" not in capsys.readouterr().err
 
-    other = load(recipe, workspace, **{"train.learning_rate": 0.1})
-    again = ExperimentRun(other, Screen(quiet=True))
+
+def test_runs_of_another_configuration_are_not_overwritten_unasked(done: Path) -> None:
+    other = load(done / "tiny.yaml", done / "ws", **{"train.learning_rate": 0.1})
+    trainings = other.trainings(other.rows)
     with pytest.raises(
         ValueError, match=r"run tiny/rgb-seed0-split_1 was trained otherwise \(train.learning_rate"
     ):
-        again.check(other.trainings(other.rows))
-    capsys.readouterr()
-    ExperimentRun(experiment, Screen()).train(trainings)
-    assert "step" not in capsys.readouterr().err
+        ExperimentRun(other, Screen(quiet=True)).check(trainings)
+    ExperimentRun(other, Screen(quiet=True), retrain=True).check(trainings)
 
 
 def test_weights_to_start_from_must_be_there_before_anything_is_trained(
@@ -275,3 +300,22 @@ def test_splits_that_overlap_are_averaged_not_pooled(recipe: Path, workspace: Pa
         for k in (1, 2)
     ]
     assert record["top1"] == pytest.approx(sum(single) / 4)
+
+
+def test_stores_are_prepared_once_however_pose_is_drawn(recipe: Path) -> None:
+    """Where people are drawn while training reads, variants share the stores: one way, not two."""
+    recipe.write_text(
+        """
+config: base.yaml
+runs:
+  pose: {}
+  pose-black: {render.variant: black-bar-13-ratio}
+rows:
+  Pose: {fuse: [pose, pose-black]}
+"""
+    )
+    rendered, drawn = load(recipe), load(recipe, **{"pose.source": "drawn"})
+    assert [stages for _, stages in stages_of(rendered.trainings(rendered.rows))] == [
+        ["frames", "pose", "render"]
+    ] * 2
+    assert [stages for _, stages in stages_of(drawn.trainings(drawn.rows))] == [["frames", "pose"]]
