@@ -161,3 +161,12 @@ def test_init_asks_on_a_terminal(
     assert len(questions) == 3
     assert questions[2] == "workspace, for stores and results [workspace]: "
     assert load_config("perfnet.yaml").clips.folder == "my videos"
+
+
+@pytest.mark.parametrize("command", ["init", "config", "doctor", "report"])
+def test_help_fits_a_screen_and_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.run([command, "--help"])
+    out = capsys.readouterr().out
+    assert f"perfnet {command}" in out.split("Example:")[1]
+    assert out.count("\n") <= 30
