@@ -166,11 +166,12 @@ def record(result: Any, options: PipelineOptions, job_folder: str) -> None:
         SystemExit: 0 for a template, whose job the service starts: nobody here can wait for it.
     """
     cloud = options.view_as(GoogleCloudOptions)
+    about = {"job_name": cloud.job_name, "project": cloud.project, "region": cloud.region}
+    about["job_id"] = result.job_id() if result.has_job else None
+    files.put_bytes(files.join(job_folder, RECORD), json.dumps(about).encode())
     if not result.has_job:
         _LOGGER.info("staged; when the job has ended, run `perfnet prepare` with --commit")
         raise SystemExit(0)
-    about = {"job_id": result.job_id(), "job_name": cloud.job_name, "project": cloud.project}
-    files.put_bytes(files.join(job_folder, RECORD), json.dumps({**about, "region": cloud.region}).encode())
 
 
 def await_running(
