@@ -56,9 +56,16 @@ class ExperimentRun:
         return evaluation_stale_reason(training.run, workspace=self.workspace, options=training.options)
 
     def prepare(self, trainings: Sequence[Training]) -> None:
-        """Brings the stores that the trainings read up to date."""
+        """Brings the stores that the trainings read up to date.
+
+        Raises:
+            ValueError: the clips table has no such split column, which is said before the work.
+        """
         for config, stages in stages_of(trainings):
-            self._chain(config).run(stages)
+            chain = self._chain(config)
+            for column in self.experiment.splits:
+                chain.clips.split(column)
+            chain.run(stages)
 
     def _chain(self, config: Config) -> Chain:
         return Chain(config, self.screen, self.beam_args)

@@ -302,6 +302,13 @@ def test_splits_that_overlap_are_averaged_not_pooled(recipe: Path, workspace: Pa
     assert record["top1"] == pytest.approx(sum(single) / 4)
 
 
+def test_a_missing_split_column_is_said_before_any_store_is_computed(recipe: Path, workspace: Path) -> None:
+    recipe.write_text(RECIPE.replace("[split_1, split_2]", "[split_1, split_7]"))
+    experiment = load(recipe, workspace)
+    with pytest.raises(ValueError, match=r"no column 'split_7'; split columns: split_1, split_2"):
+        ExperimentRun(experiment, Screen(quiet=True)).prepare(experiment.trainings(experiment.rows))
+
+
 def test_stores_are_prepared_once_however_pose_is_drawn(recipe: Path) -> None:
     """Where people are drawn while training reads, variants share the stores: one way, not two."""
     recipe.write_text(
