@@ -20,7 +20,7 @@ from dataclasses import replace
 from moving_squares import SMALL, with_train
 from models.train import train
 
-options = with_train(SMALL, epochs=8, checkpoint_minutes=1e-9, accumulate=2)
+options = with_train(SMALL, epochs=4, checkpoint_minutes=1e-9, accumulate=2)
 options = replace(
     options,
     network=replace(SMALL.network, dropout=0.3),
@@ -62,7 +62,7 @@ def equal(first, second):
 def test_a_training_killed_in_the_middle_of_an_epoch_goes_on_to_the_same_weights(
     workspace, start, tmp_path, workers
 ):
-    """Eight epochs of three steps: SIGKILL at the first new checkpoint, twice, then on to the end."""
+    """Four epochs of three steps: SIGKILL at the first new checkpoint, twice, then on to the end."""
     whole, _ = weights_of(start(workers), workspace)
     (workspace / "runs").rename(tmp_path / "whole")
     for _ in range(2):
