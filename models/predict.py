@@ -79,6 +79,11 @@ class Predictor:
         self._decoder = Decoder()
 
     @property
+    def fps(self) -> float:
+        """Frames a second that the network was trained on."""
+        return self._frames.fps
+
+    @property
     def window_s(self) -> float:
         """Length of the window that the network looks at."""
         return _span(self._checkpoint.evaluate) / self._frames.fps

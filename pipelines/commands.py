@@ -9,6 +9,7 @@ from pipelines.config import ClipsOptions
 from pipelines.config_commands import doctor, init, show_config
 from pipelines.experiment_commands import experiment
 from pipelines.export_commands import export_coco, export_mediasequence
+from pipelines.look_commands import look
 from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
 from pipelines.report_commands import report
@@ -276,6 +277,7 @@ COMMANDS: dict[str, Any] = {
     "verify": verify,
     "gc": gc,
     "preview": preview,
+    "look": look,
     "gradcam": gradcam,
     "export": {"mediasequence": export_mediasequence, "coco": export_coco},
     "pose-score": pose_score,

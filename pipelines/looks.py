@@ -1,23 +1,45 @@
 """Looking at clips and at the pose estimator: previews and scores, wired from the stores."""
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.config import Config
 from stores import files
 from stores.reader import StoreReader
+from stores.records import People
 from stores.store import Store
 from transforms.options import PoseOptions
 
 
-def preview_clip(clip_id: str, config: Config, *, out: str | None, people: bool) -> list[str]:
-    """Writes rgb | pose | flow of one clip and returns the paths; streams that are not computed are left out.
+class Streams(NamedTuple):
+    """One clip as the stores have it; a stream that is not computed is None.
+
+    Attributes:
+        rgb_THWC, pose_THWC: decoded pictures; pose is the rendered one.
+        flow_THW2: px a frame, dequantised; one less than there are frames.
+        people: the pose store's records.
+        bound_px: largest flow that the store can hold.
+        fps: of the frames.
+    """
+
+    rgb_THWC: list[NDArray[np.uint8]]
+    pose_THWC: list[NDArray[np.uint8]] | None
+    flow_THW2: list[NDArray[np.float32]] | None
+    people: list[People] | None
+    bound_px: float
+    fps: float
+
+
+def read_streams(clip_id: str, config: Config) -> Streams:
+    """Reads one clip from all stores.
 
     Raises:
         ValueError: the frames store is not there or does not hold the clip.
     """
     from transforms.flow import bound_for, decode, dequantise
     from transforms.images import decode_rgb
-    from transforms.preview import preview
 
     frames = StoreReader(config.workspace, "frames")
     rgb = [decode_rgb(frame.image) for frame in frames.records(clip_id)]
@@ -26,18 +48,29 @@ def preview_clip(clip_id: str, config: Config, *, out: str | None, people: bool)
     )
     entry = frames.clips[clip_id]
     bound_px = bound_for(config.flow, width_px=entry.width_px, height_px=entry.height_px)
-    streams: dict[str, Any] = {
-        "rgb_THWC": rgb,
-        "pose_THWC": [decode_rgb(frame.image) for frame in pose.records(clip_id)] if pose else None,
-        "flow_THW2": [dequantise(decode(p.x, p.y), bound_px) for p in flow.records(clip_id)]
-        if flow
-        else None,
-        "people": list(found.records(clip_id)) if found and people else None,
-    }
+    return Streams(
+        rgb_THWC=rgb,
+        pose_THWC=[decode_rgb(frame.image) for frame in pose.records(clip_id)] if pose else None,
+        flow_THW2=[dequantise(decode(p.x, p.y), bound_px) for p in flow.records(clip_id)] if flow else None,
+        people=list(found.records(clip_id)) if found else None,
+        bound_px=bound_px,
+        fps=float(frames.options["fps"]),
+    )
+
+
+def preview_clip(clip_id: str, config: Config, *, out: str | None, people: bool) -> list[str]:
+    """Writes rgb | pose | flow of one clip and returns the paths; streams that are not computed are left out.
+
+    Raises:
+        ValueError: the frames store is not there or does not hold the clip.
+    """
+    from transforms.preview import preview
+
+    streams = read_streams(clip_id, config)
     stem = clip_id.rsplit("/", 1)[-1].replace("..", "_")
     paths = [out] if out else [f"{stem}.mp4", f"{stem}.png"]
     for path in paths:
-        preview(path, **streams, bound_px=bound_px, fps=float(frames.options["fps"]))
+        preview(path, **(streams if people else streams._replace(people=None))._asdict())
     return paths
 
 
