@@ -45,6 +45,8 @@ def init(
         videos = _ask("folder of videos, one sub-folder a class")
         workspace = _ask("workspace, for stores and results", workspace)
     options = ClipsOptions(videos, group_pattern, None, test_share)
+    if files.is_local(videos) and not os.path.isdir(files.local_path(videos)):
+        raise ValueError(f"--videos: {files.printable(videos)} is not a folder")
     clips = clips_from_folder(videos, options)
     text = starter(
         output, videos=videos, workspace=workspace, test_share=test_share, group_pattern=group_pattern

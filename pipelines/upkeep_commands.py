@@ -140,13 +140,25 @@ def verify(
 
 
 def _store_names(wanted: list[str], config: Config) -> list[str]:
-    """The named stores; those of the configuration that are there where none is named."""
+    """The named stores; those of the configuration that are there where none is named.
+
+    Raises:
+        ValueError: an unknown store, or nothing is there.
+    """
+    from stores.records import kind_of
     from stores.store import SNAPSHOT, Store
 
     if wanted:
+        for name in wanted:
+            kind_of(name)
         return [store_name(name, config) for name in wanted]
     names = [store_name(stage, config) for stage in STAGES]
-    return [n for n in names if files.exists(files.join(Store(config.workspace, n).folder, SNAPSHOT))]
+    found = [n for n in names if files.exists(files.join(Store(config.workspace, n).folder, SNAPSHOT))]
+    if not found:
+        raise ValueError(
+            f"{files.printable(config.workspace)} holds no committed store of this configuration; run `perfnet run`"
+        )
+    return found
 
 
 def _verify_videos(config: Config, screen: Screen) -> None:
