@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 # Which build of torch: empty takes what pip finds, cpu or cuda take PyTorch's own index.
 TORCH ?=
 TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.org/whl/cpu,$(if $(filter cuda,$(TORCH)),--index-url https://download.pytorch.org/whl/cu130))
-EXTRAS = beam,gcp,train,demo,report,score,dev
+EXTRAS = beam,gcp,train,demo,report,export,score,dev
 LOCK = requirements.lock
 BIN = .venv/bin
 
