@@ -10,7 +10,7 @@ with emulator() as url:                         # a process of its own, in memor
 import contextlib
 import http.client
 import http.server
-import os
+import json
 import socket
 import socketserver
 import subprocess
@@ -82,8 +82,6 @@ def _await(port: int, process: subprocess.Popen) -> None:
 
 def object_names(url: str, bucket: str = BUCKET) -> set[str]:
     """Names of all objects, read past gcsfs."""
-    import json
-
     with urllib.request.urlopen(f"{url}/storage/v1/b/{bucket}/o") as answer:
         return {item["name"] for item in json.load(answer).get("items", [])}
 
@@ -224,6 +222,3 @@ def gcs() -> Iterator[str]:
     """An emulator for a test module, with the environment set: yields its address."""
     with emulator() as url, environment(url):
         yield url
-
-
-assert os.name == "posix"
