@@ -356,7 +356,10 @@ def loader(
     return DataLoader(dataset, batch_sampler=batches, collate_fn=_as_it_is, pin_memory=pinned, **processes)
 
 
-def batches_in_order(dataset: AlignedWindows, batch_size: int, *, epoch: int = 0) -> Iterator[Batch]:
-    """All clips once, in order, in this process; the last batch may be smaller."""
+def batches_in_order(
+    dataset: AlignedWindows, batch_size: int, *, epoch: int = 0, workers: int = 0
+) -> Iterator[Batch]:
+    """All clips once, in order; the last batch may be smaller."""
     places = [(epoch, index) for index in range(len(dataset))]
-    return iter(loader(dataset, [places[i : i + batch_size] for i in range(0, len(places), batch_size)]))
+    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+    return iter(loader(dataset, batches, workers=workers))

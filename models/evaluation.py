@@ -81,7 +81,8 @@ def _logits(
     network = checkpoint.build().to(device())
     found: list[NDArray[np.float32]] = []
     with autocast(options.train.precision):
-        for batch in batches_in_order(dataset, options.evaluate.batch_size):
+        size, workers = options.evaluate.batch_size, options.data.workers
+        for batch in batches_in_order(dataset, size, workers=workers):
             on_device = {k: v.to(device()) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             logits_BN = network(network_input(on_device, checkpoint.stream, checkpoint.normalisation))
             found.append(logits_BN.float().cpu().numpy())

@@ -50,6 +50,14 @@ def test_the_batch_size_changes_no_prediction(trained):
     np.testing.assert_allclose(single, whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_loader_processes_change_no_prediction(trained):
+    judge("flow", trained)
+    alone = read_predictions("flow", workspace=str(trained)).logits_BN
+    judge("flow", trained, replace(SMALL, data=replace(SMALL.data, workers=2)))
+    assert np.array_equal(read_predictions("flow", workspace=str(trained)).logits_BN, alone)
+
+
 def test_a_network_that_has_learnt_is_found_to_be_right(tmp_path):
     """The flow of each class is one constant: anything that trains at all tells them apart."""
     workspace = put_workspace(tmp_path, squares(6, split="train") + squares(3, split="test", seed=1))
