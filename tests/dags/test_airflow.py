@@ -141,8 +141,9 @@ def _two_stages_with_a_kill(airflow: Airflow, now: Filled) -> None:
     until(lambda: _new_pairs(now, before["flow"]), within_s=600, every_s=0.05)
     (command,) = commands(*flow_command)
     os.kill(command, signal.SIGKILL)
-    kept = now.names("flow")
-    assert len(_new_pairs(now, before["flow"])) < 4, "it had finished before it was killed"
+    pairs, written = _new_pairs(now, before["flow"]), now.names("flow")
+    kept = {name: written[name] for name in {*pairs, *before["flow"]}}
+    assert len(pairs) < 4, "it had finished before it was killed"
 
     assert airflow.finished(PREPARE, "two")["state"] == "success"
     tasks = airflow.tasks(PREPARE, "two")
@@ -164,8 +165,15 @@ def _two_stages_with_a_kill(airflow: Airflow, now: Filled) -> None:
 
 
 def _new_pairs(now: Filled, before: dict[str, int]) -> set[str]:
-    """Data files of flow that were not there before."""
-    return {name for name in now.names("flow").keys() - before.keys() if name.endswith(".parquet")}
+    """Data files of flow that were not there before and that a summary has committed."""
+    names = now.names("flow").keys() - before.keys()
+    committed = {_stem(name) for name in names if name.endswith(".json")}
+    return {name for name in names if name.endswith(".parquet") and _stem(name) in committed}
+
+
+def _stem(name: str) -> str:
+    """Shard, number of shards and key: what the names of a shard's two files begin with."""
+    return "-".join(name.split("-")[:4])
 
 
 def _the_training_that_they_start(airflow: Airflow) -> None:
