@@ -360,7 +360,7 @@ def test_bad_data_costs_its_own_clip(
 
 
 def run_chain(videos: Path, workspace: str) -> None:
-    Site(videos, workspace).make().run()
+    Site(videos, workspace).run()
 
 
 def warm_processes() -> Any:
@@ -377,6 +377,7 @@ def test_killed_at_twenty_random_moments(site: Site, calm: Digests, tmp_path: Pa
     context = warm_processes()
 
     def start(workspace: Path) -> Any:
+        Site(site.videos, str(workspace)).make()
         process = context.Process(target=run_chain, args=(site.videos, str(workspace)))
         process.start()
         return process
