@@ -1,66 +1,88 @@
-"""The animated look: rgb | pose | flow | what the student says, of a few clips one after the other, as a WebP picture.
+"""The animated look: rgb | pose | flow | what a network says, of a few clips one after the other, as a WebP picture.
 
 Shape legend: T frames, H rows, W columns, C colour channels (RGB).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.predict import Predictor, load
 from pipelines.config import Config
-from pipelines.looks import read_streams
+from pipelines.looks import Streams, read_streams
 from stores import files, keys
-from stores.clips import read_clips
+from stores.clips import ClipsTable, read_clips
 from transforms.preview import flow_colours, side_by_side
+
+if TYPE_CHECKING:
+    from models.predict import Predictor
 
 STEP_FRAMES = 2
 HEAD_PX = 22
 MOST_LABELS = 6
 _QUALITY = 60
+_FULL_COLOUR = 1 / 3  # of the store's bound: at the bound itself everyday motion is nearly white
 _PAPER, _INK, _BAR, _RIGHT = (250, 250, 248), (30, 32, 36), (130, 150, 185), (60, 150, 90)
 
 
-def write_look(clip_ids: Sequence[str], config: Config, *, run: str, output: str) -> tuple[int, float]:
+def write_look(clip_ids: Sequence[str], config: Config, *, run: str | None, output: str) -> tuple[int, float]:
     """Writes the animation and returns its size in bytes and its length in seconds.
 
     Args:
         clip_ids: shown in this order; none means a clip of each class, test clips first.
-        run: the trained network of the last panel; it looks at the videos themselves, at RGB alone.
+        run: the trained network of a last panel; it looks at the videos themselves, at RGB alone. None leaves it out.
         output: file that ends in .webp.
 
     Raises:
         ValueError: a clip or a run is not there.
     """
-    predictor = load(files.join(config.workspace, "runs", run))
+    predictor = _load(config, run) if run else None
     clips = read_clips(config.workspace)
     chosen = list(clip_ids) or one_of_each(clips.label_of, clips.split(config.data.split))
-    known = set(clips.clip_ids)
-    for clip_id in chosen:
-        if clip_id not in known:
-            raise ValueError(
-                f"look: there is no clip {files.quoted(clip_id)} in {files.printable(config.workspace)}"
-            )
     pictures: list[Image.Image] = []
+    fps = 1.0
     for clip_id in chosen:
-        pictures += [Image.fromarray(picture) for picture in _clip(clip_id, config, predictor, clips, run)]
-    milliseconds = round(1000 * STEP_FRAMES / float(predictor.fps))
+        streams = read_streams(clip_id, config)
+        columns, fps = _columns(streams), streams.fps
+        if predictor:
+            size = (streams.rgb_THWC[0].shape[0], streams.rgb_THWC[0].shape[1])
+            columns[f"{run}: sees rgb alone"] = _answers(
+                predictor, clip_id, clips, len(streams.rgb_THWC), size
+            )
+        pictures += [Image.fromarray(with_heads(picture)) for picture in _frames(columns)]
+    milliseconds = round(1000 * STEP_FRAMES / fps)
+    how = {"save_all": True, "duration": milliseconds, "loop": 0, "quality": _QUALITY, "method": 4}
     with files.staged(output) as path:
-        pictures[0].save(
-            path,
-            "WEBP",
-            save_all=True,
-            append_images=pictures[1:],
-            duration=milliseconds,
-            loop=0,
-            quality=_QUALITY,
-            method=4,
-        )
+        pictures[0].save(path, "WEBP", append_images=pictures[1:], **how)
     return files.status(output).size_bytes, len(pictures) * milliseconds / 1000
+
+
+def _load(config: Config, run: str) -> "Predictor":
+    from models.predict import load
+
+    return load(files.join(config.workspace, "runs", run))
+
+
+def _columns(streams: Streams) -> dict[str, list[NDArray[np.uint8]]]:
+    """Name → pictures, one every `STEP_FRAMES` frames."""
+    columns = {"rgb": streams.rgb_THWC[::STEP_FRAMES]}
+    if streams.pose_THWC is not None:
+        columns["pose"] = streams.pose_THWC[::STEP_FRAMES]
+    if streams.flow_THW2 is not None:
+        pairs = [*streams.flow_THW2, streams.flow_THW2[-1]]  # the last frame has no next one
+        columns["flow"] = [
+            flow_colours(flow_HW2, bound_px=streams.bound_px) for flow_HW2 in pairs[::STEP_FRAMES]
+        ]
+    return columns
+
+
+def _frames(columns: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    """Name → picture, frame by frame."""
+    for pictures in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, pictures, strict=True))
 
 
 def one_of_each(label_of: Mapping[str, str], split_of: Mapping[str, str]) -> list[str]:
@@ -70,32 +92,23 @@ def one_of_each(label_of: Mapping[str, str], split_of: Mapping[str, str]) -> lis
     return [first[label] for label in sorted(first)]
 
 
-def _clip(
-    clip_id: str, config: Config, predictor: Predictor, clips: Any, run: str
-) -> Iterator[NDArray[np.uint8]]:
-    """The pictures of one clip, every `STEP_FRAMES` frames."""
-    streams = read_streams(clip_id, config)
+def _answers(
+    predictor: "Predictor", clip_id: str, clips: ClipsTable, frames: int, size: tuple[int, int]
+) -> list[NDArray[np.uint8]]:
+    """The panel of probabilities, every `STEP_FRAMES` frames: of the window that has ended last."""
     index = clips.clip_ids.index(clip_id)
     start_s, stop_s = clips.starts_s[index], clips.stops_s[index]
     said: dict[int, dict[str, float]] = {}
     stride_s = 2 * STEP_FRAMES / predictor.fps
     for window in predictor.windows(clips.uris[index], stride_s=stride_s, start_s=start_s, stop_s=stop_s):
         said[round((window.stop_s - start_s) * predictor.fps)] = dict(window.labels)
-    labels = foremost(list(said.values()), clips.label_of[clip_id])
-    size = streams.rgb_THWC[0].shape[:2]
-    latest: dict[str, float] = {}
-    for frame in range(0, len(streams.rgb_THWC), STEP_FRAMES):
+    right = clips.label_of[clip_id]
+    labels = foremost(list(said.values()), right)
+    panels, latest = [], dict[str, float]()
+    for frame in range(0, frames, STEP_FRAMES):
         latest = next((said[f] for f in (frame, frame + 1) if f in said), latest)
-        columns = {"rgb": streams.rgb_THWC[frame]}
-        if streams.pose_THWC is not None:
-            columns["pose"] = streams.pose_THWC[frame]
-        if streams.flow_THW2 is not None:
-            flow_HW2 = streams.flow_THW2[min(frame, len(streams.flow_THW2) - 1)]
-            columns["flow"] = flow_colours(flow_HW2, bound_px=streams.bound_px)
-        columns[f"{run}: sees rgb alone"] = probability_panel(
-            latest, labels, right=clips.label_of[clip_id], size=size
-        )
-        yield with_heads(columns)
+        panels.append(probability_panel(latest, labels, right=right, size=size))
+    return panels
 
 
 def foremost(windows: Sequence[Mapping[str, float]], right: str) -> list[str]:

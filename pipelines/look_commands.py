@@ -12,19 +12,19 @@ def look(
     clips: list[str],
     *,
     output: str = "look.webp",
-    run: str = "student",
+    run: str | None = None,
     config: str | None = None,
     overrides: Mapping[str, Any],
 ) -> int:
-    """Write an animated picture of a few clips: rgb | pose | flow | what a network that sees RGB alone says.
+    """Write an animated picture of a few clips: rgb | pose | flow, and with --run what a network says of them.
 
     The network looks at the videos as they pass: a bar is its answer for the window that ends at this frame.
-    Example: perfnet look --config recipes/drawn.yaml --output look.webp
+    Example: perfnet look --config recipes/drawn.yaml --run student --output look.webp
 
     Args:
         clips: clip_ids, shown one after the other; one of each class where none is named, test clips first.
         output: file that ends in .webp.
-        run: name of a trained run that looks at RGB.
+        run: name of a trained run that looks at RGB; none leaves its panel out.
         config: YAML file.
     """
 
