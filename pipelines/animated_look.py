@@ -73,9 +73,8 @@ def _columns(streams: Streams) -> dict[str, list[NDArray[np.uint8]]]:
         columns["pose"] = streams.pose_THWC[::STEP_FRAMES]
     if streams.flow_THW2 is not None:
         pairs = [*streams.flow_THW2, streams.flow_THW2[-1]]  # the last frame has no next one
-        columns["flow"] = [
-            flow_colours(flow_HW2, bound_px=streams.bound_px) for flow_HW2 in pairs[::STEP_FRAMES]
-        ]
+        full_px = streams.bound_px * _FULL_COLOUR
+        columns["flow"] = [flow_colours(flow_HW2, bound_px=full_px) for flow_HW2 in pairs[::STEP_FRAMES]]
     return columns
 
 

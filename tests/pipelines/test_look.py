@@ -51,7 +51,10 @@ def test_pictures_have_heads_of_their_own() -> None:
     ("arguments", "message"),
     [
         (["--output", "look.gif"], "--output: found 'look.gif', expected a name that ends in .webp"),
-        (["--workspace", "nowhere"], "nowhere/runs/student/checkpoints/final.pt does not exist"),
+        (
+            ["--run", "student", "--workspace", "nowhere"],
+            "nowhere/runs/student/checkpoints/final.pt does not exist",
+        ),
     ],
 )
 def test_mistakes_are_one_line(
