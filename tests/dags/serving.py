@@ -46,6 +46,7 @@ class Airflow:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.token = ""
+        self.orphans: list[int] = []
 
     def __enter__(self) -> "Airflow":
         self.home.mkdir(parents=True)
@@ -75,7 +76,8 @@ class Airflow:
         try:
             self.process.wait(timeout=120)
         finally:
-            for pid in self.processes():
+            self.orphans = self.processes()
+            for pid in self.orphans:
                 os.kill(pid, signal.SIGKILL)
 
     @property
@@ -135,9 +137,16 @@ class Airflow:
         return json.dumps(self.call("GET", path))
 
     def processes(self) -> list[int]:
-        """All living processes that were started with this Airflow's home."""
+        """All living processes of this Airflow: of its session, or with its home in their environment.
+
+        Some services write their title over their environment.
+        """
         mark = f"AIRFLOW_HOME={self.home}\0".encode()
-        return [pid for pid, environment in _read_all("environ") if mark in environment + b"\0"]
+        ours = {pid for pid, environment in _read_all("environ") if mark in environment + b"\0"}
+        states = [(pid, text.rpartition(b")")[2].split()) for pid, text in _read_all("stat")]
+        # Fields after the name: state, parent, group, session.
+        ours |= {pid for pid, state in states if int(state[3]) == self.process.pid and state[0] != b"Z"}
+        return sorted(ours)
 
 
 def commands(*words: str) -> list[int]:

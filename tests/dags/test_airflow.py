@@ -114,7 +114,7 @@ def test_change_kill_retry_and_the_asset(filled: Filled, tmp_path: Path) -> None
         _nothing_to_do(airflow, now)
         _mistakes(airflow, now)
         assert _listening(airflow) == {"127.0.0.1"}
-    assert airflow.processes() == []
+    assert airflow.orphans == []
 
 
 def _has_both(airflow: Airflow) -> bool:
