@@ -120,7 +120,7 @@ def test_init_replaces_nothing_unasked(videos: Path, capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         ([], "--videos: name the folder of videos, as in `perfnet init --videos FOLDER`"),
-        (["--videos", "nowhere"], "clips folder: nowhere is not a folder"),
+        (["--videos", "nowhere"], "--videos: nowhere is not a folder"),
         (
             ["--videos", "my videos", "--test_share", "1"],
             "clips.test_share: found 1.0, expected at least 0, less than 1",

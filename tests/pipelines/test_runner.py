@@ -59,7 +59,9 @@ def test_worker_processes_write_what_one_process_writes(tmp_path: Path) -> None:
 def test_a_dead_worker_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
     calm, ws = str(tmp_path / "calm"), str(tmp_path / "ws")
     job(calm, CountingFrames(LENGTHS), workers=1)
-    with pytest.raises(StageFailed, match="clips being worked on: c05; finished shards are kept"):
+    with pytest.raises(
+        StageFailed, match=r"clips being worked on: (c\d\d, )*c05(, c\d\d)*; finished shards are kept"
+    ):
         job(ws, Deadly(LENGTHS, deadly="c05"), workers=2)
     counters = job(ws, CountingFrames(LENGTHS), workers=1)
     assert counters["computed"] < 12
