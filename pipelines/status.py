@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from pipelines.stages import STAGES, store_name
 from pipelines.units import duration, size
 from stores.cost import Estimate
 from stores.store import Store
-from stores.summaries import Snapshot
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ItemStatus:
         item: as `perfnet run` takes it.
         name: of the store, where it is one.
         reason: why it is stale; "" when it is fresh.
-        snapshot: what readers of the store see now.
+        totals: clips, frames, rejected clips and bytes that readers of the store see now.
         last_job: counters, seconds and ended_s of the store's last job.
         cost: of bringing the store up to date, where it is stale.
     """
@@ -31,7 +31,7 @@ class ItemStatus:
     item: str
     name: str
     reason: str
-    snapshot: Snapshot | None = None
+    totals: Mapping[str, int] | None = None
     last_job: dict[str, Any] | None = None
     cost: Estimate | None = None
 
@@ -46,8 +46,9 @@ def status_of(chain: Chain) -> list[ItemStatus]:
             found.append(ItemStatus(item, item, reason))
             continue
         workspace, name = chain.config.workspace, store_name(item, chain.config)
-        snapshot, job = Store(workspace, name).snapshot(), last_job(workspace, name)
-        found.append(ItemStatus(item, name, reason, snapshot, job, estimates.get(item)))
+        snapshot = Store(workspace, name).snapshot()
+        totals = snapshot.totals if snapshot else None  # a large store's snapshot takes a hundred megabytes
+        found.append(ItemStatus(item, name, reason, totals, last_job(workspace, name), estimates.get(item)))
     return found
 
 
@@ -57,7 +58,7 @@ def show_status(found: list[ItemStatus]) -> None:
         f"{'item':<26} {'clips':>7} {'rejected':>8} {'frames':>9} {'repeated':>8} {'size':>9}  {'last run':<26} state"
     )
     for row in found:
-        print(f"{row.name:<26} {_numbers(row.snapshot):>45}  {_last_run(row):<26} {_state(row)}")
+        print(f"{row.name:<26} {_numbers(row.totals):>45}  {_last_run(row):<26} {_state(row)}")
     for row in found:
         if row.cost:
             print(f"cost: {row.name}: {cost_line(row.cost)}")
@@ -67,14 +68,14 @@ def _state(row: ItemStatus) -> str:
     return f"stale: {row.reason}" if row.reason else "fresh"
 
 
-def _numbers(snapshot: Snapshot | None) -> str:
+def _numbers(totals: Mapping[str, int] | None) -> str:
     """Clips, rejected clips, frames, repeated frames and size, in columns."""
-    if snapshot is None:
+    if totals is None:
         return ""
-    totals = snapshot.totals
+    rejected = totals["rejected_data"] + totals["rejected_transient"]
     repeated = totals["repeated"] / totals["frames"] if totals["frames"] else 0.0
     return (
-        f"{totals['clips']:>7} {snapshot.rejected:>8} {totals['frames']:>9} {repeated:>8.1%} "
+        f"{totals['clips']:>7} {rejected:>8} {totals['frames']:>9} {repeated:>8.1%} "
         f"{size(totals['size_bytes']):>9}"
     )
 
@@ -100,7 +101,7 @@ def _plain(row: ItemStatus) -> dict[str, Any]:
     }
     if row.item in STAGES:
         about["store"] = row.name
-        about["totals"] = dict(row.snapshot.totals) if row.snapshot else None
+        about["totals"] = dict(row.totals) if row.totals is not None else None
         about["last_job"] = row.last_job
         about["cost"] = asdict(row.cost) if row.cost else None
     return about
