@@ -45,7 +45,7 @@ test: .venv/airflow
 	$(BIN)/pytest -m 'not slow'
 
 test-all: .venv/airflow
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -o timeout=1800
 
 lint: .venv/done
 	$(BIN)/ruff check .
