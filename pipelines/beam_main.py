@@ -70,12 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.dup2(2, 1)
     sys.stdout = sys.stderr = _Outlet()
     from pipelines import cli
+    from pipelines.exit_codes import EXIT_USAGE
 
     try:
         stage, ours, beam = split(sys.argv[1:] if arguments is None else arguments)
     except ValueError as error:
         print(f"perfnet: {error}")
-        sys.exit(cli.EXIT_USAGE)
+        sys.exit(EXIT_USAGE)
     cli.main(["prepare", stage, "--run.leave_running=true", *ours, "--", *beam])
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import re
 import signal
 import sys
 import traceback
@@ -13,15 +12,15 @@ from typing import Any, NoReturn
 
 import yaml
 
+from pipelines.exit_codes import EXIT_FAILED, EXIT_USAGE
+from pipelines.wrong_values import wrong_value
 from stores import files
 
-EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 1, 2, 99
 _OURS = tuple(
     str(Path(__file__).resolve().parents[1] / room) + os.sep
     for room in ("pipelines", "stores", "transforms", "models")
 )
 _INJECTED = ("overrides", "beam_args")
-_TYPE_NAMES = {"float": "a number", "int": "a whole number", "str": "text"}
 _OVERRIDES = "any key of the configuration can be given as --section.key VALUE, and --workspace FOLDER"
 
 
@@ -212,13 +211,10 @@ def _add_argument(parser: Any, name: str, parameter: inspect.Parameter, text: st
 
 def _one_line(message: str, prog: str) -> str:
     """jsonargparse explains over several indented lines; ours say it in one."""
-    text = " ".join(message.split())
-    match = re.search(r'key "([^"]+)".*?(?:Expected a|Given value:) ?(.*)', text)
-    given = re.search(r"Given value: (.*)$", text)
-    expected = re.search(r"Expected a <class '(\w+)'>", text)
-    if match and given and expected:
-        return f"--{match[1]}: found {given[1]!r}, expected {_TYPE_NAMES.get(expected[1], expected[1])}"
-    return f"{text}; see {prog} --help"
+    told = wrong_value(message)
+    if told:
+        return f"--{told[0]}: {told[1].removesuffix(' or null')}"
+    return f"{' '.join(message.split())}; see {prog} --help"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ from typing import Any
 from pipelines.config import Config, load_config
 from stores import files
 
-EXIT_NOTHING = 99
-
 
 def config_of(path: str | None, overrides: Mapping[str, Any], **flags: Any) -> Config:
     """The configuration with flags such as max_rejected folded into its section `run`."""

@@ -7,6 +7,7 @@ from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, 
 from pipelines.command_setup import check_libraries, config_of, record_config
 from pipelines.config import ClipsOptions
 from pipelines.config_commands import doctor, init, show_config
+from pipelines.exit_codes import EXIT_NOTHING
 from pipelines.experiment_commands import experiment
 from pipelines.export_commands import export_coco, export_mediasequence
 from pipelines.look_commands import look
@@ -16,8 +17,6 @@ from pipelines.report_commands import report
 from pipelines.upkeep_commands import gc, verify
 from pipelines.use_commands import export_model, fetch_model, gradcam, pose_score, predict, preview
 from stores import files
-
-EXIT_NOTHING = 99
 
 
 def run(

@@ -18,19 +18,12 @@ from models.options import (
     StudentOptions,
     TrainOptions,
 )
+from pipelines.wrong_values import wrong_value
 from stores import files
 from stores.checks import require
 from transforms.options import FlowOptions, FramesOptions, PoseOptions, RenderOptions
 
 VIDEOS_VARIABLE = "PERFNET_VIDEOS"
-_TYPE_NAMES = {
-    "float": "a number",
-    "int": "a whole number",
-    "str": "text",
-    "bool": "true or false",
-    "tuple": "a list",
-    "NoneType": "null",
-}
 
 
 @dataclass(frozen=True)
@@ -255,15 +248,9 @@ def _with_defaults(name: str, given: Any) -> Any:
 
 def _one_line(message: str) -> str:
     """jsonargparse explains over several indented lines; ours say it in one: key, what was found, what was expected."""
+    told = wrong_value(message)
+    if told:
+        return ": ".join(told)
     text = " ".join(message.split())
     match = re.search(r'key "([^"]+)"[^:]*: (.*)', text)
-    if not match:
-        return text
-    found = re.search(r"(?:Got value|Given value): (.*)$", match[2])
-    kinds = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal\[([^\]]+)\])", match[2])
-    if not found or not kinds:
-        return f"{match[1]}: {match[2]}"
-    expected = " or ".join(
-        dict.fromkeys(_TYPE_NAMES.get(kind, kind) or f"one of {names}" for kind, names in kinds)
-    )
-    return f"{match[1]}: found {found[1]!r}, expected {expected}"
+    return f"{match[1]}: {match[2]}" if match else text

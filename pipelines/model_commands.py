@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.command_setup import EXIT_NOTHING, check_libraries, config_of
+from pipelines.command_setup import check_libraries, config_of
+from pipelines.exit_codes import EXIT_NOTHING
 from pipelines.progress import Screen
 from stores import files
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.command_setup import check_libraries, config_of
 from pipelines.config import Config, load_config
+from pipelines.exit_codes import EXIT_FAILED
 from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
 from pipelines.units import size
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from stores.plan import StagePlan
     from stores.verify import Damage
 
-EXIT_DAMAGED = 1
 _HOUR_S = 3600.0
 _SHOW_S = 5.0
 
@@ -136,7 +136,7 @@ def verify(
         print(f"{len(found)} damaged files; {first}, then `perfnet run {stages}` makes just these again")
     if videos:
         _verify_videos(loaded, screen)
-    return EXIT_DAMAGED if found else 0
+    return EXIT_FAILED if found else 0
 
 
 def _store_names(wanted: list[str], config: Config) -> list[str]:

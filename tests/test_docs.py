@@ -11,6 +11,7 @@ from markdown import PAGES, ROOT, anchors, blocks, commands, links, rows, sectio
 from pipelines import cli
 from pipelines.commands import COMMANDS
 from pipelines.config import load_config
+from pipelines.exit_codes import EXIT_FAILED, EXIT_NOTHING, EXIT_USAGE
 from stores.rejections import REASONS
 
 TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -98,8 +99,8 @@ def test_messages_in_troubleshooting_are_the_codes_own() -> None:
 
 def test_exit_codes() -> None:
     found = {int(code): words for code, words in rows(section(ARCHITECTURE, "## Exit codes"), "| code |")}
-    assert set(found) == {0, cli.EXIT_FAILED, cli.EXIT_USAGE, cli.EXIT_NOTHING, 128 + 2, 128 + 15}
-    assert found[cli.EXIT_NOTHING].startswith("nothing to do")
+    assert set(found) == {0, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, 128 + 2, 128 + 15}
+    assert found[EXIT_NOTHING].startswith("nothing to do")
 
 
 def perfnet_lines() -> list[tuple[str, str]]:

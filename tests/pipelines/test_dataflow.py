@@ -26,6 +26,7 @@ from pipelines.beam_options import beam_parser, check_known
 from pipelines.commands import prepare
 from pipelines.config import load_config
 from pipelines.dataflow import check_job, check_videos, complete, cores_of, job_name, most_workers
+from pipelines.exit_codes import EXIT_USAGE
 from pipelines.flex_template import metadata
 from pipelines.prepare import Outcome, Planned, _write_job, commit_only, keep_counters, last_job
 from pipelines.runner import wait
@@ -212,7 +213,7 @@ def test_the_portable_job_service_makes_the_same_store(
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.run(["prepare", *arguments]) == cli.EXIT_USAGE
+    assert cli.run(["prepare", *arguments]) == EXIT_USAGE
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
