@@ -4,6 +4,7 @@ Shape legend: T frames, H rows, W columns, C colour channels (RGB), P people, K 
 """
 
 import atexit
+import os
 import queue
 import weakref
 from typing import Any
@@ -97,6 +98,9 @@ class MediapipeEstimator:
 
 
 def _landmarker(model_path: str, *, max_people: int, confidence: float) -> Any:
+    # MediaPipe's library starts a profiler with a timer for each of its threads, whose signal (SIGPROF) ends the
+    # process wherever nobody handles it; read when the first landmarker is made.
+    os.environ.setdefault("CPUPROFILE_FREQUENCY", "0")
     with tensorflow_kept_out():
         from mediapipe.tasks.python import BaseOptions, vision
     options = vision.PoseLandmarkerOptions(

@@ -127,3 +127,16 @@ def test_importing_mediapipe_leaves_tensorflow_out_and_importable() -> None:
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_no_profiler_of_mediapipe_runs_beside_us(pose_bundle: Path) -> None:
+    """Its timers send SIGPROF, which ends a process that does not expect it."""
+    code = (
+        "import sys\n"
+        "from transforms.pose_mediapipe import MediapipeEstimator\n"
+        "MediapipeEstimator(sys.argv[1], max_people=2, min_person_score=0.3, min_keypoint_score=0.3)\n"
+        "lines = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "used = [name for name in ('SigIgn', 'SigCgt') if int(lines[name], 16) >> 26 & 1]\n"
+        "assert not used, used\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(pose_bundle)], check=True, timeout=120)
