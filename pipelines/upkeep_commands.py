@@ -1,5 +1,6 @@
 """Commands that look after a workspace: what is damaged, what is no longer needed."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.command_setup import check_libraries, config_of
 from pipelines.config import Config, load_config
-from pipelines.exit_codes import EXIT_FAILED
+from pipelines.exit_codes import EXIT_FAILED, EXIT_NOTHING
 from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
 from pipelines.units import size
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
 
 _HOUR_S = 3600.0
 _SHOW_S = 5.0
+
+
+def ready(*, config: str | None = None, skip_code: bool = False, overrides: Mapping[str, Any]) -> int:
+    """Say whether all that training reads is up to date, and what it holds: digests by name, as JSON in one line.
+
+    Clips that were rejected for a passing reason stand in nobody's way.
+    Example: perfnet ready --config perfnet.yaml
+
+    Args:
+        config: YAML file.
+        skip_code: exit with 99, instead of 1, when it is not.
+    """
+    from pipelines.chain import Chain
+    from pipelines.readiness import holdings, obstacle
+
+    check_libraries()
+    chain = Chain(config_of(config, overrides), Screen(quiet=True), look_only=True)
+    found = obstacle(chain)
+    print(f"not ready: {found}" if found else json.dumps(holdings(chain)))
+    return (EXIT_NOTHING if skip_code else EXIT_FAILED) if found else 0
 
 
 def gc(
@@ -134,9 +155,8 @@ def verify(
             "the damaged shards are taken out" if remove_damaged else "run `perfnet verify --remove_damaged`"
         )
         print(f"{len(found)} damaged files; {first}, then `perfnet run {stages}` makes just these again")
-    if videos:
-        _verify_videos(loaded, screen)
-    return EXIT_FAILED if found else 0
+    unread = _verify_videos(loaded, screen) if videos else []
+    return EXIT_FAILED if found or unread else 0
 
 
 def _store_names(wanted: list[str], config: Config) -> list[str]:
@@ -161,14 +181,14 @@ def _store_names(wanted: list[str], config: Config) -> list[str]:
     return found
 
 
-def _verify_videos(config: Config, screen: Screen) -> None:
+def _verify_videos(config: Config, screen: Screen) -> list[str]:
+    """Says which videos have changed; returns those that could not be read."""
     from pipelines.chain import Chain
     from stores.verify import verify_videos
 
     clips = Chain(config, screen, look_only=True).clips
-    changed = {
-        v.uri for v in verify_videos(config.workspace, clips.uris, _progress(screen, "videos", "videos"))
-    }
+    found, unread = verify_videos(config.workspace, clips.uris, _progress(screen, "videos", "videos"))
+    changed = {v.uri for v in found}
     for uri in sorted(changed):
         print(f"videos: {files.printable(uri)} has another content than when it was read")
     if changed:
@@ -176,6 +196,9 @@ def _verify_videos(config: Config, screen: Screen) -> None:
         print(
             f"{len(changed)} videos have changed; the next `perfnet run` computes their {affected} clips again"
         )
+    for uri in unread:
+        print(f"videos: {files.printable(uri)} cannot be read for now; run the same command again")
+    return unread
 
 
 def _progress(screen: Screen, what: str, unit: str) -> Callable[[int, int], None]:

@@ -1,5 +1,6 @@
 """Identity of a video is its content: (uri, size, modification mark) only decides when to read it again."""
 
+import errno
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from stores import files
 FILE = "identities.parquet"
 _THREADS = 8
 _MOST_TOGETHER = 256
+_LASTING = (errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +31,31 @@ class Identity:
     modified: str | None
     digest: str
 
+    @property
+    def mark(self) -> str:
+        """What a worker must find: the modification mark, or a reason code, which no file that can be read has."""
+        return self.digest if self.modified is None else self.modified
 
-def identify(uri: str, known: Identity | None) -> Identity:
-    """The identity of one video, read again only when size or modification mark have changed."""
+
+def identify(uri: str, known: Identity | None, *, again: bool = False) -> Identity:
+    """The identity of one video, read again only when size or modification mark have changed.
+
+    A failing disk or network says nothing of the content: the video stays what it was known as, and a worker that
+    finds another one rejects the clip as `file_changed`.
+
+    Args:
+        again: read it whatever size and mark say.
+    """
     try:
         status = files.status(uri)
-        if known and (known.size_bytes, known.modified) == (status.size_bytes, status.modified):
+        if known and not again and (known.size_bytes, known.modified) == (status.size_bytes, status.modified):
             return known
         return Identity(uri, status.size_bytes, status.modified, files.content_digest(uri, status))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Identity(uri, None, None, "missing_file")
-    except OSError:  # permissions, not a file, links that go nowhere, a failing disk: the worker says which
-        return Identity(uri, None, None, "unreadable_file")
+    except OSError as error:  # permissions, not a file, links that go nowhere, a failing disk
+        lasting = isinstance(error, (PermissionError, IsADirectoryError)) or error.errno in _LASTING
+        return known if known and not lasting else Identity(uri, None, None, "unreadable_file")
 
 
 def identify_all(

@@ -152,7 +152,7 @@ class VideoClips(Mapping[int, list[TaskClip]]):
             "start_s": start_s,
             "stop_s": stop_s,
             "bytes": identity.size_bytes,
-            "modified": identity.modified,
+            "modified": identity.mark,
         }
         return TaskClip(clip_id, self._key_of(row), video)
 

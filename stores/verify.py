@@ -181,18 +181,23 @@ def _count(records: Iterator[Record]) -> tuple[int, int]:
 
 def verify_videos(
     workspace: str, uris: Iterable[str], progress: Progress = lambda done, total: None
-) -> list[Identity]:
-    """Reads every video again; those whose content is not what was known are returned, and known from now on.
+) -> tuple[list[Identity], list[str]]:
+    """Reads every video again: those whose content is not what was known, which is known from now on; and those that
+    a failing disk or network kept from being read, which stay what they were known as.
 
-    Also of a video that was replaced with size and time restored; the next run computes its clips.
+    Also of a video that was replaced with size and time restored; the next run computes its clips. Of objects whose
+    store keeps an md5, that is read.
     """
     wanted, known = sorted(set(uris)), read_identities(workspace)
     changed: list[Identity] = []
+    unread: list[str] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done, found in enumerate(pool.map(lambda uri: identify(uri, None), wanted), 1):
+        looked = pool.map(lambda uri: identify(uri, known.get(uri), again=True), wanted)
+        for done, found in enumerate(looked, 1):
             before = known.get(found.uri)
+            unread += [found.uri] if found is before else []
             changed += [found] if before and before.digest != found.digest else []
             known[found.uri] = found
             progress(done, len(wanted))
     write_identities(workspace, known)
-    return changed
+    return changed, unread

@@ -281,6 +281,20 @@ def replaced_while_running(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
 
 
+def unreadable_while_planned(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails while a video is identified, and works again when the worker opens it."""
+    real = files.content_digest
+
+    def content_digest(uri: str, status: files.FileStatus) -> str:
+        if "/rise/" in uri:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), uri)
+        return real(uri, status)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "content_digest", content_digest)
+        assert "file_changed" in fails(site, "1 of 6 clips were rejected")
+
+
 PASSING = [
     disk_full,
     write_error,
@@ -295,6 +309,7 @@ PASSING = [
     decoder_hang,
     pose_model_raises,
     replaced_while_running,
+    unreadable_while_planned,
 ]
 
 

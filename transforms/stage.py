@@ -15,7 +15,8 @@ class Video:
         uri: local path or gs:// address.
         start_s, stop_s: the half-open segment [start_s, stop_s) in seconds since the video's first frame;
             `stop_s` None means until the end.
-        bytes, modified: size and modification mark seen while planning; None skips the check.
+        bytes, modified: size and modification mark seen while planning, or None and the reason code where there was
+            no file to be read; twice None skips the check.
     """
 
     clip_id: str

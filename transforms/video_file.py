@@ -64,6 +64,8 @@ def open_video(video: Video) -> VideoFile:
         _check_unchanged(video, files.status(video.uri))
         return VideoFile(files.open_read(video.uri))
     except (FileNotFoundError, NotADirectoryError) as error:
+        if video.bytes is not None:  # sealed for its content, it would stay rejected when it is back
+            raise ClipRejected("file_changed", f"{name} is gone, {video.bytes} bytes when planned") from error
         raise ClipRejected("missing_file", name) from error
     except IsADirectoryError as error:
         raise ClipRejected("unreadable_file", f"{name} is a folder") from error

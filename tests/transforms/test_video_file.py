@@ -52,6 +52,19 @@ def test_a_file_that_changed_since_planning(tmp_path):
     assert reason(Video("a", str(path), bytes=5)) == "file_changed"  # a transient state, not an empty video
 
 
+def test_a_file_that_was_not_there_when_planned_waits_for_another_plan(tmp_path):
+    """Its clip key knows nothing of the content: what is computed under it would be taken for another video's."""
+    path = tmp_path / "a.mp4"
+    assert reason(Video("a", str(path), modified="missing_file")) == "missing_file"
+    path.write_bytes(b"12345")
+    for mark in ("missing_file", "unreadable_file"):
+        assert reason(Video("a", str(path), modified=mark)) == "file_changed"
+
+
+def test_a_file_that_is_gone_since_planning_may_come_back(tmp_path):
+    assert reason(Video("a", str(tmp_path / "a.mp4"), bytes=5, modified="1")) == "file_changed"
+
+
 def test_control_characters_of_a_name_are_escaped(tmp_path):
     with pytest.raises(ClipRejected) as rejected:
         open_video(Video("a", str(tmp_path / "a\nb\x1b[2J.mp4")))
