@@ -64,6 +64,8 @@ def clock(seconds: float) -> str:
 class ResumeCheckpoints(pl.Callback):
     """Keeps one file from which a killed training goes on, replaced whole every few minutes.
 
+    At the end of an epoch that is judged it is written after the judgement, which would otherwise be lost.
+
     Args:
         before: called before each save.
     """
@@ -77,6 +79,13 @@ class ResumeCheckpoints(pl.Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # between two parts of a batch: gradients are no part of a checkpoint
+        if not (trainer.is_last_batch and _judged(trainer)):
+            self._save_now_and_then(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save_now_and_then(trainer)
+
+    def _save_now_and_then(self, trainer: pl.Trainer) -> None:
         if not agreed(time.monotonic() - self._saved_s >= self._every_s):
             return
         if trainer.is_global_zero:
@@ -86,6 +95,12 @@ class ResumeCheckpoints(pl.Callback):
         else:
             trainer.save_checkpoint("")  # takes part, writes nothing
         self._saved_s = time.monotonic()
+
+
+def _judged(trainer: pl.Trainer) -> bool:
+    """Whether validation follows on this epoch."""
+    every = trainer.check_val_every_n_epoch or 1
+    return trainer.enable_validation and (trainer.current_epoch + 1) % every == 0
 
 
 class BestWeights(pl.Callback):

@@ -67,8 +67,9 @@ def fit(plan: Plan, teachers: Mapping[str, Checkpoint], progress: Progress) -> S
     best = BestWeights()
     with _quiet():
         metrics = MetricsFile(plan.folder.uri("metrics.csv"), resumed_step=plan.resumed_step)
+        # Best weights first: what is saved to resume from holds them.
         trainer = _trainer(
-            plan, metrics, [*_callbacks(plan, metrics, progress), *([best] if validation else [])]
+            plan, metrics, [*([best] if validation else []), *_callbacks(plan, metrics, progress)]
         )
         resume = files.local_path(plan.folder.resume) if plan.resumed_step else None
         batches = loader(windows, plan.batches, workers=options.data.workers)

@@ -85,9 +85,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(workspace)
     assert not equal(first, other)
 
 
-@pytest.mark.parametrize("killed_at", [1, 4])
-def test_a_killed_training_goes_on_to_the_same_weights(workspace, monkeypatch, killed_at):
-    """Epochs have three steps: killed in the middle of the first and of the second."""
+@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("killed_at", [1, 3, 4])
+def test_a_killed_training_goes_on_to_the_same_weights(workspace, monkeypatch, killed_at, judged):
+    """Epochs have three steps: killed in the middle of the first and of the second, and between them."""
+    if judged:
+        clips = squares(4, split="train") + squares(1, split="val", seed=2)
+        workspace = put_workspace(workspace.parent / "judged", clips)
     options = replace(with_train(SMALL, checkpoint_minutes=1e-9), network=replace(SMALL.network, dropout=0.3))
     whole, _ = fit("rgb", workspace, options)
     metrics = (workspace / "runs" / "rgb" / "metrics.csv").read_text()
