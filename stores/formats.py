@@ -1,6 +1,8 @@
 """What every shard format offers: a writer that adds clips whole, and a reader that gives windows of them."""
 
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from stores import files
@@ -54,6 +56,25 @@ class DamagedShard(ValueError):
     def __init__(self, uri: str, found: object) -> None:
         text = files.printable(" ".join(str(found).split()))
         super().__init__(f"{files.printable(uri)} is damaged ({text}); run `perfnet verify`")
+
+
+class ShardNotWritten(Exception):
+    """The file of a new shard could not be written; half a clip may be in it, and it must not be published."""
+
+    def __init__(self, found: object) -> None:
+        text = files.printable(" ".join(str(found).split()) or type(found).__name__)
+        super().__init__(
+            f"a new shard could not be written to {tempfile.gettempdir()} ({text}); make room there or set TMPDIR"
+        )
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """For what is written of a clip that is there whole: whatever fails now leaves a broken file."""
+    try:
+        yield
+    except Exception as error:
+        raise ShardNotWritten(error) from error
 
 
 def check_window(entry: ClipEntry, start: int, stop: int) -> None:

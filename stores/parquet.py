@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stores import files
-from stores.formats import DamagedShard, Extent, check_window
+from stores.formats import DamagedShard, Extent, check_window, writing
 from stores.records import NUM_KEYPOINTS, FlowPair, Frame, People, Record
 from stores.summaries import ClipEntry
 
@@ -135,7 +135,8 @@ class ParquetShardWriter:
             for table in tables:
                 spool.write_table(table)
         first, rows = self._next_row_group, 0
-        with pa.OSFile(self._spool_path) as source:  # a mapped file would count as memory of the worker
+        # A mapped file would count as memory of the worker.
+        with writing(), pa.OSFile(self._spool_path) as source:
             reader = pa.ipc.open_file(source)
             for index in range(reader.num_record_batches):
                 table = pa.Table.from_batches([reader.get_batch(index)])
@@ -150,7 +151,8 @@ class ParquetShardWriter:
             self._next_row_group += 1
 
     def close(self) -> None:
-        self._writer.close()
+        with writing():
+            self._writer.close()
 
 
 class ParquetShardReader:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from stores import files, keys
-from stores.formats import ShardReader, ShardWriter
+from stores.formats import ShardNotWritten, ShardReader, ShardWriter
 from stores.parquet import ParquetShardReader, ParquetShardWriter
 from stores.records import Frame, Record, kind_of
 from stores.store import Store, data_name
@@ -75,9 +75,15 @@ class ShardBuilder:
 
         Raises:
             ClipRejected, or whatever `records` raises: the shard is as before.
+            ShardNotWritten: the shard is lost, whatever clip comes next.
         """
         counter = _Counter(records, expected_frames)
-        extent = self._writer.add(clip_id, counter, width_px=width_px, height_px=height_px)
+        try:
+            extent = self._writer.add(clip_id, counter, width_px=width_px, height_px=height_px)
+        except OSError as error:
+            if error is counter.raised:
+                raise
+            raise ShardNotWritten(error) from error
         shape = {"width_px": width_px, "height_px": height_px}
         entry = ClipEntry(clip_id, key, counter.frames, counter.repeated, **shape, **extent._asdict())
         self.entries.append(entry)
@@ -107,16 +113,21 @@ class ShardBuilder:
 
 
 class _Counter:
-    """Counts what passes: records, and frames whose image repeats the one before."""
+    """Counts what passes: records, and frames whose image repeats the one before.
+
+    Attributes:
+        raised: what the records themselves raised, and not who writes them.
+    """
 
     def __init__(self, records: Iterable[Record], expected_frames: int | None) -> None:
         self._records, self._expected_frames = records, expected_frames
         self.frames = 0
         self.repeated = 0
+        self.raised: Exception | None = None
 
     def __iter__(self) -> Iterator[Record]:
         before = b""
-        for record in self._records:
+        for record in self._guarded():
             if record.frame != self.frames:
                 raise ValueError(f"expected frame {self.frames}, found {record.frame}")
             self.frames += 1
@@ -126,3 +137,10 @@ class _Counter:
             yield record
         expected = self._expected_frames
         assert expected in (None, self.frames), f"expected {expected} records, found {self.frames}"
+
+    def _guarded(self) -> Iterator[Record]:
+        try:
+            yield from self._records
+        except Exception as error:
+            self.raised = error
+            raise

@@ -13,7 +13,7 @@ import google_crc32c
 from google.protobuf.message import DecodeError
 
 from stores import files, mediasequence
-from stores.formats import DamagedShard, Extent, check_window
+from stores.formats import DamagedShard, Extent, check_window, writing
 from stores.records import Frame, People, Record
 from stores.sequence_example import SequenceExample
 from stores.summaries import ClipEntry
@@ -90,12 +90,14 @@ class TFRecordShardWriter:
 
     def _append(self, rows: int, content: bytes) -> Extent:
         offset_bytes = self._offset_bytes
-        length_bytes = write_record(self._file, content)
+        with writing():
+            length_bytes = write_record(self._file, content)
         self._offset_bytes += length_bytes
         return Extent(rows, offset_bytes=offset_bytes, length_bytes=length_bytes)
 
     def close(self) -> None:
-        self._file.close()
+        with writing():
+            self._file.close()
 
 
 class TFRecordShardReader:

@@ -12,6 +12,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,6 +147,17 @@ def small_disk(folder: str, size_bytes: int) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+def temporary_disk_full(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are built on a small file system of their own, on which the first of them does not fit."""
+    folder = site.videos.parent / "tmp"
+    folder.mkdir()
+    with small_disk(str(folder), 8192), monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        said = fails(site, "a new shard could not be written to .*No space left on device")
+    assert "rise" not in said  # no clip is blamed
+    assert not Store(site.workspace, "frames").listing()
 
 
 def write_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +309,7 @@ def unreadable_while_planned(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
 
 PASSING = [
     disk_full,
+    temporary_disk_full,
     write_error,
     deleted_shard,
     deleted_summary,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stores.formats import DamagedShard
+from stores.formats import DamagedShard, ShardNotWritten
 from stores.plan import ShardTask, Source, TaskClip
 from stores.rejections import ClipRejected, Rejection
 from stores.shards import ShardBuilder, open_shard
@@ -136,7 +136,11 @@ class ShardUpdate:
         return rejection, took_ms
 
     def _compute(self, builder: ShardBuilder, clip: TaskClip) -> Rejection | None:
-        """Computes one clip into the shard, or says why it could not."""
+        """Computes one clip into the shard, or says why it could not.
+
+        Raises:
+            ShardNotWritten: no fault of the clip.
+        """
         try:
             inputs = self._inputs(clip)
             output = self.stage.process(*inputs)
@@ -149,6 +153,8 @@ class ShardUpdate:
                 expected_frames=self._expected_frames(clip),
             )
             return None
+        except ShardNotWritten:
+            raise
         except ClipRejected as found:
             return self._rejection(clip, found.reason, found.detail)
         except (OSError, DamagedShard) as error:

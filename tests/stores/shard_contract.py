@@ -1,5 +1,7 @@
 """What every shard format must do: one suite, inherited by the tests of each format."""
 
+import contextlib
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from stores.formats import DamagedShard
+from stores.formats import DamagedShard, ShardNotWritten
 from stores.records import Y_IN_X, FlowPair, Frame, People, Record
 from stores.rejections import ClipRejected
 from stores.shards import ShardBuilder, open_shard
@@ -42,6 +44,17 @@ def read(
 
 def frames(count: int, tag: str = "") -> list[Record]:
     return [Frame(i, i * 40_000, f"{tag}{i}".encode()) for i in range(count)]
+
+
+@contextlib.contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """No file may become larger, for this process and while the block runs: writing more fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def person(frame: int, seed: int = 0) -> People:
@@ -161,6 +174,31 @@ class ShardContract:
         assert (data, builder.entries) == self.build(
             tmp_path / "calm", "frames", {"a": frames(2), "c": frames(3)}
         )
+
+    @pytest.mark.parametrize("room", [10_000, 90_000])
+    def test_a_full_disk_loses_the_shard_and_blames_no_clip(self, tmp_path: Path, room: int) -> None:
+        """There is room for less than one clip, and for two of three."""
+        clip: list[Record] = [Frame(i, i, bytes([i]) * 1000) for i in range(32)]
+        with self.builder(tmp_path) as builder, largest_file(room):
+            with pytest.raises(ShardNotWritten, match="File too large") as found:
+                for clip_id in "abc":
+                    builder.compute(clip_id, "k", clip, width_px=40, height_px=30)
+                builder.publish()
+            assert "set TMPDIR" in str(found.value)
+            assert len(builder.entries) == room // 40_000
+        assert not (tmp_path / "frames").exists()
+
+    def test_what_reading_raises_is_the_clips_own(self, tmp_path: Path) -> None:
+        def breaks() -> Iterator[Record]:
+            yield from frames(20)
+            raise OSError("the network is away")
+
+        with self.builder(tmp_path) as builder:
+            with pytest.raises(OSError, match="the network is away"):
+                builder.compute("a", "k", breaks(), width_px=40, height_px=30)
+            builder.compute("b", "key b", frames(3), width_px=40, height_px=30)
+            data, _, _ = builder.publish()
+        assert (data, builder.entries) == self.build(tmp_path / "calm", "frames", {"b": frames(3)})
 
     def test_a_wrong_number_of_records_leaves_nothing(self, tmp_path: Path) -> None:
         pairs = [FlowPair(i, b"x", b"y") for i in range(3)]
