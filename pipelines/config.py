@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -18,7 +18,7 @@ from models.options import (
     StudentOptions,
     TrainOptions,
 )
-from pipelines.wrong_values import wrong_value
+from pipelines.wrong_values import expected_of, wrong_value
 from stores import files
 from stores.checks import require
 from transforms.options import FlowOptions, FramesOptions, PoseOptions, RenderOptions
@@ -167,9 +167,10 @@ def load_config(path: str | None, overrides: Mapping[str, Any] | None = None) ->
     for name, value in (overrides or {}).items():
         _assign(values, name, value)
     _refuse_unknown(values, Config, "", path)
+    _refuse_nothing(values, Config, "")
     if os.environ.get(VIDEOS_VARIABLE) and "clips" in values:
         values["clips"] = {"folder": os.environ[VIDEOS_VARIABLE]} | {
-            k: v for k, v in values["clips"].items() if v is not None
+            k: v for k, v in (values["clips"] or {}).items() if v is not None
         }
     return _build(values, path)
 
@@ -213,6 +214,18 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str, path: st
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(f"{prefix}{name}: found {value!r}, expected a section with keys")
             _refuse_unknown(value or {}, section, f"{prefix}{name}.", path)  # type: ignore[arg-type]
+
+
+def _refuse_nothing(values: Mapping[str, Any], kind: type, prefix: str) -> None:
+    """A key with nothing behind it is null in YAML; only a section, or a key that takes null, may be left so."""
+    kinds: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(kinds[name]):
+            _refuse_nothing(value or {}, kinds[name], f"{prefix}{name}.")
+        elif value is None and type(None) not in get_args(kinds[name]):
+            raise ValueError(
+                f"{prefix}{name}: found nothing, expected {expected_of(kinds[name])}; give a value or leave the key out"
+            )
 
 
 def _nearest(name: str, prefix: str, known: Sequence[str]) -> str:

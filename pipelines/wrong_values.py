@@ -1,6 +1,7 @@
 """What jsonargparse says of a wrong value, in one line."""
 
 import re
+from typing import Any, Literal, get_args, get_origin
 
 _TYPE_NAMES = {
     "float": "a number",
@@ -22,3 +23,11 @@ def wrong_value(message: str) -> tuple[str, str] | None:
         return None
     names = dict.fromkeys(_TYPE_NAMES.get(kind, kind) or f"one of {among}" for kind, among in kinds)
     return key[1], f"found {found[1]!r}, expected {' or '.join(names)}"
+
+
+def expected_of(kind: Any) -> str:
+    """What a value of this type is, in words."""
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(kind)))
+    name = (get_origin(kind) or kind).__name__
+    return _TYPE_NAMES.get(name, name)

@@ -10,6 +10,7 @@ from wrong_uses import WRONG
 
 from pipelines import cli, system_libraries
 from pipelines.command_setup import config_of
+from pipelines.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +33,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "twice.csv").write_text("clip_id,uri,label\na,x.mp4,l\na,y.mp4,l\n")
     (tmp_path / "newline.csv").write_text('clip_id,uri,label\n"a\nb",x.mp4,l\n')
     (tmp_path / "dots.csv").write_text("clip_id,uri,label\n../../a,../x.mp4,l\n")
+    (tmp_path / "nothing.yaml").write_text("train:\n  epochs:\n")
     (tmp_path / "list.yaml").write_text("[1, 2]")
     (tmp_path / "broken.yaml").write_text("flow: {bound_px")
     (tmp_path / "empty").mkdir()
@@ -45,7 +47,8 @@ def test_wrong_uses(
     work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     code, _, err = run(capsys, *arguments)
-    assert (code, err) == (2, f"perfnet: {message.replace('{work}', str(work))}\n")
+    told = message.replace("{work}", str(work)).replace("{commands}", ", ".join(COMMANDS))
+    assert (code, err) == (2, f"perfnet: {told}\n")
     assert not (work / "perfnet-error.log").exists()
 
 
@@ -89,8 +92,6 @@ def test_a_bug_is_one_line_and_keeps_its_traceback(
 
 
 def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipelines.commands import COMMANDS
-
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert all(f"  {name} " in out for name in COMMANDS)

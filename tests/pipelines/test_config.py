@@ -1,6 +1,8 @@
 """The configuration: mistakes are named in one line, with the nearest known key."""
 
+import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -70,6 +72,29 @@ def test_mistakes_are_one_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         config_of(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def leaves() -> list[tuple[str, type]]:
+    """(section.key, type) of every key that holds a value."""
+    top = {f.name: f.type for f in dataclasses.fields(Config)}
+    sections = {name: kind for name, kind in top.items() if dataclasses.is_dataclass(kind)}
+    inner = [(f"{n}.{f.name}", f.type) for n, k in sections.items() for f in dataclasses.fields(k)]
+    return [*((name, kind) for name, kind in top.items() if name not in sections), *inner]
+
+
+@pytest.mark.parametrize(("name", "kind"), leaves(), ids=lambda value: str(value))
+def test_a_key_without_a_value_is_refused_where_it_needs_one(name: str, kind: type) -> None:
+    if type(None) in get_args(kind):
+        load_config(None, {name: None})
+        return
+    with pytest.raises(ValueError, match=rf"^{name}: found nothing, expected [^;]+; give a value"):
+        load_config(None, {name: None})
+
+
+def test_an_empty_section_is_all_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config_of(tmp_path, "train:\nflow:\n") == load_config(None)
+    monkeypatch.setenv("PERFNET_VIDEOS", "/data/videos")
+    assert config_of(tmp_path, "clips:\n").clips.folder == "/data/videos"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

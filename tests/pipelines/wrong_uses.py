@@ -1,4 +1,7 @@
-"""Wrong uses of the command line and the configuration, each with all that it says; `{work}` is the current folder."""
+"""Wrong uses of the command line and the configuration, each with all that it says.
+
+`{work}` is the current folder, `{commands}` the names of all commands.
+"""
 
 WRONG: list[tuple[list[str], str]] = [
     (
@@ -91,11 +94,11 @@ WRONG: list[tuple[list[str], str]] = [
     (["clips", "xml"], "unknown command 'clips xml'; known: folder, csv, kinetics, ucf101, hmdb51, check"),
     (
         ["rum"],
-        "unknown command 'rum'; known: demo, init, config, doctor, clips, run, prepare, train, evaluate, fuse, compare, experiment, predict, status, report, verify, gc, preview, look, gradcam, export, pose-score, models",
+        "unknown command 'rum'; known: {commands}",
     ),
     (
         ["ru\nm"],
-        "unknown command 'ru\\nm'; known: demo, init, config, doctor, clips, run, prepare, train, evaluate, fuse, compare, experiment, predict, status, report, verify, gc, preview, look, gradcam, export, pose-score, models",
+        "unknown command 'ru\\nm'; known: {commands}",
     ),
     (
         ["status", "--", "--runner=DataflowRunner"],
@@ -114,6 +117,18 @@ WRONG: list[tuple[list[str], str]] = [
     (["run", "--network.backbone", "vit"], "network.backbone: found 'vit', expected one of 'r3d50g', 's3dg'"),
     (["run", "--train.batch_size", "0"], "train.batch_size: found 0, expected at least 1"),
     (["run", "--frames.shorter_side_px", "-1"], "frames.shorter_side_px: found -1, expected at least 16"),
+    (
+        ["run", "--config", "nothing.yaml"],
+        "train.epochs: found nothing, expected a whole number; give a value or leave the key out",
+    ),
+    (
+        ["run", "--train.learning_rate="],
+        "train.learning_rate: found nothing, expected a number; give a value or leave the key out",
+    ),
+    (
+        ["status", "--store.format", "null"],
+        "store.format: found nothing, expected one of 'parquet', 'tfrecord'; give a value or leave the key out",
+    ),
     (["run", "--flow", "3"], "unrecognized arguments: --flow; see perfnet run --help"),
     (["run", "frames", "--", "--runner=DataflowRunner"], "DataflowRunner needs --project; add it after --"),
     (["run", "--store.num_shards", "0"], "store.num_shards: found 0, expected between 1 and 99999"),
