@@ -2,10 +2,11 @@
 
 Each stage is a plan task, cheap and skipped where the store is fresh, and the task that computes. Tasks wait for the
 ones above them with `none_failed`: fresh frames do not skip a stale pose. The last task emits the data set, which
-starts `perfnet_train`, when something has changed.
+starts `perfnet_train`, when all that training reads is up to date and something of it has changed.
 
 **Parameters**: the configuration, the stages to look at, where Beam runs, and whether to compute afresh. With
-`DataflowRunner` each stage is one job, and `beam_options` needs `project`, `region` and `temp_location`.
+`DataflowRunner` each stage is one job, and `beam_options` needs `project`, `region` and `temp_location`; training then
+needs a `train_config` with a local workspace.
 
 Run it again at any time, with the same conf: only what is stale is computed. See docs/airflow.md.
 """
@@ -20,19 +21,16 @@ from airflow.sdk import DAG, Param
 
 sys.path.insert(0, os.path.dirname(__file__))  # Airflow's services do this themselves, a bare DagBag does not
 
-from perfnet_tasks import (
+from perfnet_settings import (
     BEAM_OPTIONS,
     DATAFLOW,
     DEFAULTS,
     LOCAL,
     NONE_FAILED,
-    CheckOperator,
-    ComputeOperator,
-    PlanOperator,
-    PublishOperator,
     config_param,
     stages_param,
 )
+from perfnet_tasks import CheckOperator, ComputeOperator, PlanOperator, PublishOperator
 
 AFTER = {"frames": "check", "pose": "frames", "render": "pose", "flow": "frames"}
 VARIANTS = [
@@ -73,6 +71,14 @@ params = {
         title="Largest share of rejected clips",
         description="With more, a store is not committed. Empty: as configured.",
     ),
+    "train_config": Param(
+        None,
+        type=["null", "string"],
+        minLength=1,
+        title="Configuration of the training",
+        description="For a workspace on gs://, which training cannot write to: one with a local workspace of the same "
+        "stores, such as a mount of the bucket. Empty: the same as above.",
+    ),
 }
 
 
@@ -100,6 +106,4 @@ with DAG(
             compute = ComputeOperator(task_id=stage, plan=f"plan_{stage}", **about)
         tasks[stage] = compute
         tasks[before] >> plan >> compute
-    [tasks[stage] for stage in AFTER] >> PublishOperator(
-        task_id="publish", stages=list(AFTER), trigger_rule=NONE_FAILED
-    )
+    [tasks[stage] for stage in AFTER] >> PublishOperator(task_id="publish", trigger_rule=NONE_FAILED)

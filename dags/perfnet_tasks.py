@@ -1,11 +1,7 @@
-"""What both DAGs are made of: parameters, and operators that run one perfnet command each.
+"""What both DAGs are made of: operators that run one perfnet command each.
 
 perfnet may live in another Python environment than Airflow, so it is only ever called as a command: a list of
-arguments, never text for a shell. Where it lives is told by three settings, environment variables or Airflow Variables:
-
-PERFNET_PYTHON        interpreter that has perfnet; default: the one that runs Airflow
-PERFNET_HOME          folder that the commands run in, which relative paths start from; default: the one above dags/
-PERFNET_BEAM_OPTIONS  JSON object of Beam options for Dataflow that no trigger may choose: image, account, network
+arguments, never text for a shell. perfnet_settings.py says where it lives.
 """
 
 from __future__ import annotations
@@ -14,91 +10,19 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator, Param, TriggerRule, Variable
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from perfnet_settings import DATAFLOW, DATASET, LOCAL, beam_options, config_of, home, setting
 
-# A scheme without x- would make Airflow load all its providers, in search of who knows it: more than a second.
-DATASET = Asset("perfnet_dataset", uri="x-perfnet://dataset")
-CPU_POOL, GPU_POOL = "perfnet_cpu", "perfnet_gpu"
-DEFAULTS = {
-    "owner": "perfnet",
-    "retries": 3,
-    "retry_delay": timedelta(seconds=10),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=10),
-    "pool": CPU_POOL,
-}
 EXIT_USAGE, EXIT_NOTHING = 2, 99
-LOCAL, DATAFLOW = "DirectRunner", "DataflowRunner"
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_COUNT = {"type": "integer", "minimum": 1}
-BEAM_OPTIONS: dict[str, dict[str, Any]] = {
-    "project": {"type": "string", "pattern": _NAME},
-    "region": {"type": "string", "pattern": _NAME},
-    "worker_zone": {"type": "string", "pattern": _NAME},
-    "temp_location": {"type": "string", "pattern": "^gs://"},
-    "staging_location": {"type": "string", "pattern": "^gs://"},
-    "machine_type": {"type": "string", "pattern": _NAME},
-    "disk_size_gb": _COUNT,
-    "num_workers": _COUNT,
-    "max_num_workers": _COUNT,
-    "autoscaling_algorithm": {"type": "string", "enum": ["NONE", "THROUGHPUT_BASED"]},
-    "number_of_worker_harness_threads": _COUNT,
-}
-"""What a trigger may say to Dataflow. Which code runs, as whom and in which network is not among it."""
-_REQUIRED = ("project", "region", "temp_location")
-
-
-def config_param() -> Param:
-    return Param(
-        "recipes/demo.yaml",
-        type="string",
-        minLength=1,
-        title="Configuration",
-        description="YAML file, local or gs://; a relative path starts from PERFNET_HOME.",
-    )
-
-
-def stages_param(stages: Sequence[str]) -> Param:
-    """A multiple choice in the trigger form."""
-    return Param(
-        list(stages),
-        type="array",
-        items={"type": "string", "enum": list(stages)},
-        examples=list(stages),
-        uniqueItems=True,
-        minItems=1,
-        title="Stages",
-        description="Only these; the others are skipped.",
-    )
-
-
-def setting(name: str) -> str | None:
-    """An environment variable, or else the Airflow Variable of that name."""
-    return os.environ.get(name) or Variable.get(name, default=None)
-
-
-def home() -> str:
-    """The folder that commands run in."""
-    return setting("PERFNET_HOME") or str(Path(__file__).resolve().parents[1])
-
-
-def config_of(context: Mapping[str, Any]) -> str:
-    """The configuration of this run: of the data set that started it, else of the parameter."""
-    events = context["triggering_asset_events"].get(DATASET) or ()
-    configs = [event.extra["config"] for event in events if event.extra.get("config")]
-    return configs[-1] if configs else context["params"]["config"]
+_KNOWN_EVENTS = 100
 
 
 def rejected_option(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +31,16 @@ def rejected_option(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:
-    """One argument an option, so that a value that begins with a dash stays a value."""
-    return [f"--{name}={value}" for name, value in options.items()]
+    """One argument an option, so that a value that begins with a dash stays a value; as the Beam provider does it."""
+    found = []
+    for name, value in options.items():
+        if value is True:
+            found.append(f"--{name}")
+        elif isinstance(value, list):
+            found += [f"--{name}={one}" for one in value]
+        elif value is not False and value is not None:
+            found.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return found
 
 
 def _die_with_parent() -> None:
@@ -205,17 +137,23 @@ class EvaluateOperator(PerfnetOperator):
 
 
 class CheckOperator(PerfnetOperator):
-    """Refuses a run that cannot go well before any work: wrong conf, configuration or clips table."""
+    """Refuses a run that cannot go well before any work: wrong conf, configuration, clips table or Beam options.
+
+    Writes the clips table where the configuration gives another one: labels and splits change no store, so no other
+    task would.
+    """
 
     def execute(self, context: Any) -> list[str]:
         """Returns the variants to render; "" stands for the one of the configuration."""
         params = context["params"]
         self._refuse_unknown(context["dag_run"].conf or {})
+        beam: list[str] = []
         if params.get("runner") == DATAFLOW:
-            beam_options(params)
+            beam = ["--", *flags({"runner": DATAFLOW, **beam_options(params)})]
         elif params.get("beam_options"):
             raise AirflowFailException(f"beam_options: they are for runner {DATAFLOW}, found runner {LOCAL}")
-        self.run_command(["clips", "check", *flags({"config": config_of(context)} | rejected_option(params))])
+        options = {"config": config_of(context)} | rejected_option(params)
+        self.run_command(["clips", "check", "--write", *flags(options), *beam])
         return list(params.get("variants") or [""])
 
     def _refuse_unknown(self, conf: Mapping[str, Any]) -> None:
@@ -335,64 +273,28 @@ class ComputeOperator(StageOperator):
             self._beam.on_kill()
 
 
-class PublishOperator(BaseOperator):
-    """Emits the data set where a stage of this run did something.
+class PublishOperator(PerfnetOperator):
+    """Emits the data set when all that training reads is up to date, and is not what training was last told of.
 
-    Args:
-        stages: task_ids of what computes.
+    What it compares with are the events themselves: a run that ends early loses nothing, the next one makes up for it.
     """
 
-    def __init__(self, *, stages: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(outlets=[DATASET], **kwargs)
-        self.stages = list(stages)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(inlets=[DATASET], outlets=[DATASET], **kwargs)
 
     def execute(self, context: Any) -> list[str]:
-        """Returns the stages that did something."""
-        ti = context["ti"]
-        changed = [stage for stage in self.stages if _did_something(ti.xcom_pull(task_ids=stage))]
+        """Returns what has changed: the clips table and stores by name."""
+        config = context["params"].get("train_config") or config_of(context)
+        holds = json.loads(self.run_command(["ready", "--skip_code", f"--config={config}"]))
+        known = _last_told(context, config)
+        changed = [name for name in holds if holds[name] != known.get(name)]
         if not changed:
             raise AirflowSkipException("nothing has changed")
-        context["outlet_events"][DATASET].extra = {"config": config_of(context), "changed": changed}
+        context["outlet_events"][DATASET].extra = {"config": config, "changed": changed, "holds": holds}
         return changed
 
 
-def _did_something(pulled: Any) -> bool:
-    """Whether a task, or any task of a mapped one, returned something."""
-    return any(pulled) if isinstance(pulled, (list, tuple)) else bool(pulled)
-
-
-def beam_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The Beam options of a Dataflow job: what the trigger chose, below what the deployment says.
-
-    Raises:
-        AirflowFailException: an option that a trigger may not set, or one that is missing.
-    """
-    chosen = dict(params.get("beam_options") or {})
-    for name, value in chosen.items():
-        if name not in BEAM_OPTIONS:
-            raise AirflowFailException(
-                f"beam_options: {name!r} is not allowed; known: {', '.join(BEAM_OPTIONS)}"
-            )
-        if not re.fullmatch(r"[\w./:@-]+", str(value)):
-            raise AirflowFailException(f"beam_options: {name}: found {value!r}, expected one word")
-    options = {**chosen, **_deployed_options()}
-    missing = [name for name in _REQUIRED if not options.get(name)]
-    if missing:
-        raise AirflowFailException(
-            f"runner {DATAFLOW} needs {', '.join(missing)}: give beam_options, or set PERFNET_BEAM_OPTIONS"
-        )
-    return options
-
-
-def _deployed_options() -> dict[str, Any]:
-    text = setting("PERFNET_BEAM_OPTIONS") or "{}"
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise AirflowFailException(f"PERFNET_BEAM_OPTIONS is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise AirflowFailException("PERFNET_BEAM_OPTIONS: expected a JSON object of options")
-    return found
-
-
-NONE_FAILED = TriggerRule.NONE_FAILED
+def _last_told(context: Mapping[str, Any], config: str) -> Mapping[str, str]:
+    """What the data set of a configuration held when it was last emitted; nothing where that is not known."""
+    events = context["inlet_events"][DATASET].ascending(False).limit(_KNOWN_EVENTS)
+    return next((event.extra.get("holds", {}) for event in events if event.extra.get("config") == config), {})

@@ -16,17 +16,8 @@ from airflow.sdk import DAG
 
 sys.path.insert(0, os.path.dirname(__file__))  # Airflow's services do this themselves, a bare DagBag does not
 
-from perfnet_tasks import (
-    DATASET,
-    DEFAULTS,
-    GPU_POOL,
-    NONE_FAILED,
-    CheckOperator,
-    EvaluateOperator,
-    PerfnetOperator,
-    config_param,
-    stages_param,
-)
+from perfnet_settings import DATASET, DEFAULTS, GPU_POOL, NONE_FAILED, config_param, stages_param
+from perfnet_tasks import CheckOperator, EvaluateOperator, PerfnetOperator
 
 TEACHERS = ("rgb", "pose", "flow")
 STAGES = (*TEACHERS, "student", "evaluate", "report")

@@ -17,6 +17,7 @@ from stores.commit import build_snapshot, check_rejected
 from stores.cost import Work, work_of
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan
+from stores.summaries import Snapshot
 
 ITEMS = (*STAGES, *(f"train-{run}" for run in RUNS), "evaluate")
 
@@ -120,6 +121,11 @@ class Chain:
             self.screen.line(f"clips: {line}")
         return clips
 
+    @property
+    def clips_change(self) -> bool:
+        """Whether `clips.folder` gives another clips table than the workspace holds."""
+        return self.config.clips.folder is not None and self._is_new(self.clips)
+
     def _is_new(self, clips: ClipsTable) -> bool:
         """Whether the workspace holds another clips table, or none."""
         workspace = self.config.workspace
@@ -177,6 +183,14 @@ class Chain:
         planned = self.planned(stage)
         return planned.reason if planned else "not computed yet"
 
+    def committed(self, stage: str) -> Snapshot | None:
+        """The snapshot of a store that is up to date, but for clips to try again; None of any other."""
+        planned = self.planned(stage)
+        if planned is None or planned.previous is None:
+            return None
+        held = {shard.shard: shard.key for shard in planned.previous.shards}
+        return planned.previous if held == planned.expected else None
+
     def check_finished(self, stage: str) -> None:
         """Refuses a store that is up to date and holds too many rejected clips, as running the stage would.
 
@@ -191,7 +205,7 @@ class Chain:
         """Item → why it is stale ("" = fresh), counting what its inputs will become."""
         reasons: dict[str, str] = {}
         # Stores are planned from the table that will be, trainings look at the one that stands.
-        becomes_new = self.look_only and self.config.clips.folder and self._is_new(self.clips)
+        becomes_new = self.look_only and self.clips_change
         for item in items:
             upstream = [n for n in needs(item, self.config) if reasons.get(n)]
             follows = (

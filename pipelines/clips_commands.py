@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.command_setup import config_of
@@ -62,22 +62,35 @@ def clips_hmdb51(folder: str, *, splits: str, workspace: str = "workspace") -> i
 
 
 def clips_check(
-    *, config: str | None = None, max_rejected: float | None = None, overrides: Mapping[str, Any]
+    *,
+    config: str | None = None,
+    max_rejected: float | None = None,
+    write: bool = False,
+    overrides: Mapping[str, Any],
+    beam_args: Sequence[str],
 ) -> int:
     """Check configuration and clips table before any work: counts in one line, or what is wrong.
 
+    With Beam options after `--`, also what a job with them would be refused for.
     Example: perfnet clips check --config perfnet.yaml
 
     Args:
         config: YAML file.
         max_rejected: largest share of clips that may lack a video file (run.max_rejected).
+        write: then write the table that clips.folder gives, where the workspace holds another one.
     """
     from pipelines.chain import Chain
     from pipelines.clips_check import check_clips
+    from stores.clips import write_clips
 
     loaded = config_of(config, overrides, max_rejected=max_rejected)
-    clips = Chain(loaded, Screen(quiet=True), look_only=True).clips
-    print(check_clips(clips, max_rejected=loaded.run.max_rejected))
+    chain = Chain(loaded, Screen(quiet=True), beam_args, look_only=True)
+    print(check_clips(chain.clips, max_rejected=loaded.run.max_rejected))
+    if write:
+        changes = chain.clips_change
+        if changes:
+            write_clips(loaded.workspace, chain.clips)
+        print(f"clips.parquet: {'written' if changes else 'unchanged'}")
     return 0
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.clips_commands import clips_check, clips_hmdb51, clips_kinetics, clips_ucf101
-from pipelines.command_setup import check_libraries, config_of, record_config
+from pipelines.command_setup import check_libraries, config_of, in_flags, record_config
 from pipelines.config import ClipsOptions
 from pipelines.config_commands import doctor, init, show_config
 from pipelines.exit_codes import EXIT_NOTHING
@@ -14,7 +14,7 @@ from pipelines.look_commands import look
 from pipelines.model_commands import compare, evaluate, fuse, train
 from pipelines.progress import Screen
 from pipelines.report_commands import report
-from pipelines.upkeep_commands import gc, verify
+from pipelines.upkeep_commands import gc, ready, verify
 from pipelines.use_commands import export_model, fetch_model, gradcam, pose_score, predict, preview
 from stores import files
 
@@ -221,8 +221,11 @@ def clips_folder(
     """
     from pipelines.importers import clips_from_folder
 
-    options = ClipsOptions(folder, group, test, test_share, val_share, folds)
-    return _write_clips(workspace, clips_from_folder(folder, options))
+    flags = {f"clips.{name}": f"--{name}" for name in ("test_share", "val_share", "folds")}
+    with in_flags({"clips.group_pattern": "--group", "clips.test_pattern": "--test", **flags}):
+        options = ClipsOptions(folder, group, test, test_share, val_share, folds)
+        clips = clips_from_folder(folder, options)
+    return _write_clips(workspace, clips)
 
 
 def clips_csv(path: str, *, workspace: str = "workspace", videos: str | None = None) -> int:
@@ -272,6 +275,7 @@ COMMANDS: dict[str, Any] = {
     "experiment": experiment,
     "predict": predict,
     "status": status,
+    "ready": ready,
     "report": report,
     "verify": verify,
     "gc": gc,

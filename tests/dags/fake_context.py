@@ -1,11 +1,19 @@
 """What Airflow hands to a task."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 
-def context_of(pulled: Any = None, conf: dict[str, Any] | None = None, **params: Any) -> dict[str, Any]:
-    """What Airflow hands to a task, as far as ours look at it; `pulled` is what any XCom holds."""
+def context_of(
+    pulled: Any = None, conf: dict[str, Any] | None = None, told: Sequence[dict[str, Any]] = (), **params: Any
+) -> dict[str, Any]:
+    """What Airflow hands to a task, as far as ours look at it.
+
+    Args:
+        pulled: what any XCom holds.
+        told: extras of the data set's earlier events, the last one first.
+    """
     defaults: dict[str, Any] = {
         "config": "c.yaml",
         "stages": ["frames", "pose", "render", "flow"],
@@ -14,6 +22,7 @@ def context_of(pulled: Any = None, conf: dict[str, Any] | None = None, **params:
         "beam_options": {},
         "force": False,
         "max_rejected": None,
+        "train_config": None,
     }
     pushed: dict[str, Any] = {}
     ti = SimpleNamespace(
@@ -28,9 +37,27 @@ def context_of(pulled: Any = None, conf: dict[str, Any] | None = None, **params:
         "ti": ti,
         "triggering_asset_events": {},
         "outlet_events": _Outlets(),
+        "inlet_events": _Inlets(told),
     }
 
 
 class _Outlets(dict):
     def __missing__(self, key: Any) -> Any:
         return self.setdefault(key, SimpleNamespace(extra={}))
+
+
+class _Inlets:
+    """Earlier events of any asset, as Airflow's accessor gives them."""
+
+    def __init__(self, extras: Sequence[dict[str, Any]]) -> None:
+        self._events = [SimpleNamespace(extra=extra) for extra in extras]
+
+    def __getitem__(self, asset: Any) -> "_Inlets":
+        return self
+
+    def ascending(self, ascending: bool) -> "_Inlets":
+        assert not ascending
+        return self
+
+    def limit(self, limit: int) -> list[Any]:
+        return self._events[:limit]

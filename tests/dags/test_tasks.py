@@ -12,12 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import perfnet_prepare
+import perfnet_settings
 import perfnet_tasks
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from fake_context import context_of
 
-from pipelines import beam_main, cli
+from pipelines import cli
 from pipelines.beam_options import check_known
 from pipelines.commands import COMMANDS
 
@@ -126,7 +127,7 @@ def test_a_variant_is_an_option_of_the_command(recorder: Recorder) -> None:
 def test_check_hands_out_the_variants(recorder: Recorder, prepare: Any) -> None:
     calls = recorder(0, "3 clips")
     assert task_of(prepare, "check").execute(context_of()) == [""]
-    assert calls() == [["-m", "pipelines.cli", "clips", "check", "--config=c.yaml"]]
+    assert calls() == [["-m", "pipelines.cli", "clips", "check", "--write", "--config=c.yaml"]]
     task_of(prepare, "check").execute(context_of(max_rejected=0.5))
     assert calls()[1][-1] == "--max_rejected=0.5"
     two = ["black-dot-6-uniform", "rgb-bar-13-ratio"]
@@ -159,16 +160,101 @@ def test_check_refuses_before_any_work(
     assert calls() == []
 
 
-def test_publish_emits_only_what_changed(prepare: Any) -> None:
-    done = {"frames": None, "pose": [], "render": ["render: 4 clips in"], "flow": None}
-    context = context_of(pulled=lambda task_ids: done[task_ids])
-    assert task_of(prepare, "publish").execute(context) == ["render"]
-    assert context["outlet_events"][perfnet_tasks.DATASET].extra == {
-        "config": "c.yaml",
-        "changed": ["render"],
+def test_check_hands_on_the_beam_options(
+    recorder: Recorder, prepare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """perfnet itself says what is missing, before any other task runs."""
+    calls = recorder(0)
+    ours = {
+        "sdk_container_image": "i:1",
+        "experiments": ["a", "b"],
+        "no_use_public_ips": True,
+        "no_auth": False,
     }
-    with pytest.raises(AirflowSkipException):
-        task_of(prepare, "publish").execute(context_of(pulled=None))
+    monkeypatch.setenv("PERFNET_BEAM_OPTIONS", json.dumps({**ours, "labels": {"team": "x"}}))
+    task_of(prepare, "check").execute(context_of(runner="DataflowRunner", beam_options=CLOUD))
+    beam = calls()[0][calls()[0].index("--") + 1 :]
+    assert beam[:4] == ["--runner=DataflowRunner", *(f"--{name}={value}" for name, value in CLOUD.items())]
+    assert beam[4:] == [
+        "--sdk_container_image=i:1",
+        "--experiments=a",
+        "--experiments=b",
+        "--no_use_public_ips",
+        '--labels={"team": "x"}',
+    ]
+    check_known(beam)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "workers need perfnet: add --sdk_container_image IMAGE or --setup_file"),
+        ({"sdk_container_image": "i:1"}, "is local, where Dataflow's workers cannot read it"),
+        ({"sdk_container_image": "i:1", "machin_type": "x"}, "unknown Beam option '--machin_type'"),
+    ],
+)
+def test_check_refuses_what_dataflow_could_not_run(
+    prepare: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"workspace: {'gs://b/w' if not options else tmp_path}\n")
+    monkeypatch.setenv("PERFNET_BEAM_OPTIONS", json.dumps(options))
+    monkeypatch.setenv("PERFNET_PYTHON", sys.executable)
+    with pytest.raises(AirflowFailException, match=message) as caught:
+        task_of(prepare, "check").execute(
+            context_of(config=str(config), runner="DataflowRunner", beam_options=CLOUD)
+        )
+    assert len(str(caught.value).splitlines()) == 1
+
+
+HELD = {"clips": "c1", "frames": "f1", "pose": "p1", "flow": "o1"}
+
+
+@pytest.mark.parametrize(
+    ("told", "changed"),
+    [
+        ([], list(HELD)),
+        ([{"config": "other.yaml", "holds": HELD}], list(HELD)),
+        ([{"config": "c.yaml", "holds": {**HELD, "clips": "c0"}}], ["clips"]),
+        (
+            [{"config": "c.yaml", "holds": {**HELD, "pose": "p0"}}, {"config": "c.yaml", "holds": HELD}],
+            ["pose"],
+        ),
+    ],
+)
+def test_publish_emits_what_training_was_not_told_of(
+    recorder: Recorder, prepare: Any, told: list[dict[str, Any]], changed: list[str]
+) -> None:
+    """Whatever changed it: this run, an earlier one that ended before it could tell, or a command typed by hand."""
+    calls = recorder(0, json.dumps(HELD))
+    context = context_of(told=told)
+    assert task_of(prepare, "publish").execute(context) == changed
+    extra = context["outlet_events"][perfnet_settings.DATASET].extra
+    assert extra == {"config": "c.yaml", "changed": changed, "holds": HELD}
+    assert calls() == [["-m", "pipelines.cli", "ready", "--skip_code", "--config=c.yaml"]]
+
+
+def test_publish_emits_nothing_twice(recorder: Recorder, prepare: Any) -> None:
+    recorder(0, json.dumps(HELD))
+    with pytest.raises(AirflowSkipException, match="nothing has changed"):
+        task_of(prepare, "publish").execute(context_of(told=[{"config": "c.yaml", "holds": HELD}]))
+
+
+def test_publish_starts_no_training_that_could_not_run(recorder: Recorder, prepare: Any) -> None:
+    recorder(99, "not ready: pose and render/rgb-bar-13-ratio are not up to date")
+    context = context_of()
+    with pytest.raises(AirflowSkipException, match="not ready: pose and render"):
+        task_of(prepare, "publish").execute(context)
+    assert not context["outlet_events"]
+
+
+def test_training_may_have_a_configuration_of_its_own(recorder: Recorder, prepare: Any) -> None:
+    """A workspace on gs:// is trained on through a mount, which another configuration names."""
+    calls = recorder(0, json.dumps(HELD))
+    context = context_of(config="gs://b/c.yaml", train_config="/data/local.yaml")
+    task_of(prepare, "publish").execute(context)
+    assert calls()[0][-1] == "--config=/data/local.yaml"
+    assert context["outlet_events"][perfnet_settings.DATASET].extra["config"] == "/data/local.yaml"
 
 
 def test_only_what_was_trained_is_judged(recorder: Recorder, train: Any) -> None:
@@ -186,22 +272,20 @@ def test_only_what_was_trained_is_judged(recorder: Recorder, train: Any) -> None
 def test_training_takes_the_configuration_of_the_data_set_that_started_it() -> None:
     events = [SimpleNamespace(extra={"config": name}) for name in ("first.yaml", "last.yaml")]
     context = context_of(config="default.yaml")
-    assert perfnet_tasks.config_of(context) == "default.yaml"
-    context["triggering_asset_events"] = {perfnet_tasks.DATASET: events}
-    assert perfnet_tasks.config_of(context) == "last.yaml"
+    assert perfnet_settings.config_of(context) == "default.yaml"
+    context["triggering_asset_events"] = {perfnet_settings.DATASET: events}
+    assert perfnet_settings.config_of(context) == "last.yaml"
 
 
 def test_every_command_is_one_that_perfnet_has(recorder: Recorder, prepare: Any, train: Any) -> None:
     """The flags that the DAGs use are parsed by the real command line."""
-    calls = recorder(0)
+    calls = recorder(0, "{}", json.dumps(HELD))
     every = {"pulled": "stale", "max_rejected": 0.5, "stages": [*perfnet_prepare.AFTER, *train.task_ids]}
     for force in (False, True):
         for dag in (prepare, train):
             for task in dag.tasks:
-                if task.task_id != "publish":
-                    (task.unmap({"variant": "rgb-bar-13-ratio"}) if task.is_mapped else task).execute(
-                        context_of(**every, force=force)
-                    )
+                task = task.unmap({"variant": "rgb-bar-13-ratio"}) if task.is_mapped else task
+                task.execute(context_of(**every, force=force))
     known = {tuple(call[2:4]) for call in calls()}
     assert ("prepare", "render") in known and ("train", "student") in known  # noqa: PT018
     for _, _, *arguments in [*calls(), [0, 0, "prepare", "flow", "--config=c", "--commit"]]:
@@ -241,106 +325,3 @@ def _alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]
     except FileNotFoundError:
         return False
-
-
-class TestDataflow:
-    """The Beam provider's own operator, with a stand-in for the interpreter that launches."""
-
-    def compute(self, context: dict[str, Any], stage: str = "flow", variant: str = "") -> Any:
-        task = perfnet_tasks.ComputeOperator(task_id=stage, stage=stage, variant=variant, plan="p")
-        return task.execute({**context, "task_instance": context["ti"]})
-
-    def context(self, **params: Any) -> dict[str, Any]:
-        return context_of(
-            pulled="stale",
-            **{"runner": "DataflowRunner", "beam_options": {**CLOUD, "num_workers": 4}, **params},
-        )
-
-    @pytest.fixture(autouse=True)
-    def cloud(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-
-    def test_the_launcher_takes_every_flag(self, recorder: Recorder) -> None:
-        calls = recorder(0, "Created job with id: [1]")
-        with pytest.raises(TaskDeferred):
-            self.compute(self.context(max_rejected=0.1, force=True), "render", "rgb-bar-6-ratio")
-        (launched,) = (call for call in calls() if "-m" in call)
-        stage, ours, beam = beam_main.split(launched[2:])
-        given = ["--config=c.yaml", "--force", "--max_rejected=0.1", "--render.variant=rgb-bar-6-ratio"]
-        assert (stage, sorted(ours)) == ("render", given)
-        check_known(beam)
-
-    def test_submits_and_waits_without_a_worker(self, recorder: Recorder) -> None:
-        from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStateCompleteTrigger
-
-        calls = recorder(0, "INFO:apache_beam:Created job with id: [2026-11-23_job]")
-        with pytest.raises(TaskDeferred) as caught:
-            self.compute(self.context(max_rejected=0.1))
-        trigger = caught.value.trigger
-        assert isinstance(trigger, DataflowJobStateCompleteTrigger)
-        assert (trigger.job_id, trigger.project_id, trigger.location) == (
-            "2026-11-23_job",
-            "p-1",
-            "europe-west4",
-        )
-        assert caught.value.method_name == "execute_complete"
-        (launched,) = (call for call in calls() if "-m" in call)
-        assert launched[:3] == ["-m", "pipelines.beam_main", "--runner=DataflowRunner"]
-        flags = dict(flag.removeprefix("--").split("=", 1) for flag in launched[3:] if "=" in flag)
-        assert flags.pop("labels").startswith("airflow-version=")
-        # No job_name: perfnet's own is the same for every try, so a retry meets the job that still runs.
-        assert flags == {
-            **CLOUD,
-            "stage": "flow",
-            "config": "c.yaml",
-            "max_rejected": "0.1",
-            "num_workers": "4",
-        }
-
-    def test_the_deployment_says_which_code_runs(
-        self, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        recorder(0)
-        ours = {"project": "ours", "sdk_container_image": "image"}
-        monkeypatch.setenv("PERFNET_BEAM_OPTIONS", json.dumps(ours))
-        options = perfnet_tasks.beam_options({"beam_options": {**CLOUD, "project": "theirs"}})
-        assert options == {**CLOUD, **ours}
-        for wrong in ("{", "[]"):
-            monkeypatch.setenv("PERFNET_BEAM_OPTIONS", wrong)
-            with pytest.raises(AirflowFailException, match="PERFNET_BEAM_OPTIONS"):
-                perfnet_tasks.beam_options({"beam_options": CLOUD})
-
-    def test_the_end_of_the_job_commits_the_store(self, recorder: Recorder) -> None:
-        calls = recorder(0, "flow: 4 clips in")
-        task = perfnet_tasks.ComputeOperator(task_id="flow", stage="flow", plan="plan_flow")
-        done = task.execute_complete(self.context(), {"status": "success", "message": "done"})
-        assert done == "flow: 4 clips in"
-        assert calls()[0][2:] == ["prepare", "flow", "--config=c.yaml", "--commit"]
-        with pytest.raises(AirflowException, match="it failed"):
-            task.execute_complete(self.context(), {"status": "error", "message": "it failed"})
-        assert len(calls()) == 1
-
-    def test_nothing_left_to_submit_is_committed_at_once(self, recorder: Recorder) -> None:
-        calls = recorder(0, "flow: committed")
-        assert self.compute(self.context()) == "flow: committed"
-        assert calls()[-1][-1] == "--commit"
-
-    @pytest.mark.parametrize(("code", "error"), [(2, AirflowFailException), (1, AirflowException)])
-    def test_a_refused_submission_is_not_tried_again(
-        self, recorder: Recorder, code: int, error: type[Exception]
-    ) -> None:
-        recorder(code, "perfnet: --temp_location: no such bucket")
-        with pytest.raises(error) as caught:
-            self.compute(self.context())
-        assert type(caught.value) is error
-
-    def test_the_allow_list_names_options_that_beam_has(self) -> None:
-        from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
-
-        given = {"disk_size_gb": "1", "autoscaling_algorithm": "NONE", **CLOUD}
-        flags = [f"--{name}={given.get(name, '1')}" for name in perfnet_tasks.BEAM_OPTIONS]
-        options = PipelineOptions(flags)
-        kept = {**options.view_as(GoogleCloudOptions).get_all_options(drop_default=True)}
-        unknown = set(perfnet_tasks.BEAM_OPTIONS) - set(kept)
-        assert not unknown
-        assert options.view_as(WorkerOptions).machine_type == "1"

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import cli
 from pipelines.clips_check import check_clips, missing_videos
-from stores.clips import make_clips, write_clips
+from stores.clips import make_clips, read_clips, write_clips
 
 
 @pytest.fixture
@@ -56,3 +56,28 @@ def test_command(videos: list[str], tmp_path: Path, capsys: pytest.CaptureFixtur
     Path(videos[0]).unlink()
     assert cli.run(arguments) == 2
     assert cli.run([*arguments, "--max_rejected", "0.5"]) == 0
+
+
+def test_write_brings_labels_and_splits_to_where_training_reads_them(
+    videos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws = str(tmp_path / "ws")
+    arguments = ["clips", "check", "--workspace", ws, "--clips.folder", str(Path(videos[0]).parents[1])]
+    assert cli.run(arguments) == 0
+    assert not (tmp_path / "ws" / "clips.parquet").exists()
+    for pattern, written in (("a/1", "written"), ("a/1", "unchanged"), ("a/2", "written")):
+        assert cli.run([*arguments, "--write", "--clips.test_pattern", pattern]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"clips.parquet: {written}"
+        split = read_clips(ws).split("split")
+        assert [clip for clip in split if split[clip] == "test"] == [f"{pattern}"]
+
+
+def test_beam_options_are_looked_at_as_a_job_would(
+    videos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws = str(tmp_path / "ws")
+    write_clips(ws, table(videos))
+    cloud = ["--project=p", "--region=europe-west4", "--temp_location=gs://b/temp", "--setup_file=./setup.py"]
+    check = ["clips", "check", "--workspace", ws, "--", "--runner=DataflowRunner", *cloud]
+    assert cli.run(check) == 2
+    assert "is local, where Dataflow's workers cannot read it" in capsys.readouterr().err
