@@ -15,7 +15,7 @@ from models.data import AlignedWindows, CentralWindows, batches_in_order
 from models.hardware import autocast, device, use_threads
 from models.options import ModelOptions
 from models.predictions import Metrics, Predictions, measure, write_confusion, write_predictions
-from models.runs import RunFolder, evaluation_document, select_evaluation
+from models.runs import RunFolder, evaluation_document, other_stores, select_evaluation
 from models.selection import LabelledClip
 from models.streams import network_input
 from stores import keys
@@ -28,7 +28,7 @@ def evaluate(
 
     Raises:
         ValueError: the run is not trained, has seen a clip on which it would be judged, does not know a label,
-            or there is no clip to judge it by.
+            has learnt from other stores, or there is no clip to judge it by.
     """
     folder = RunFolder(workspace, run)
     use_threads(options.train.threads)
@@ -37,6 +37,11 @@ def evaluate(
     selection = select_evaluation(run, workspace=workspace, options=options)
     clips = selection.require(options.evaluate.on, options.data.split)
     _check_unseen(folder, clips)
+    other = other_stores(folder, selection)
+    if other:
+        raise ValueError(
+            f"run {run} was trained on other stores than it would be judged on ({other[0]}); run `perfnet train {run}`"
+        )
     classes = _classes(clips, checkpoint, run)
     dataset = AlignedWindows(
         {checkpoint.stream: selection.readers[checkpoint.stream]},

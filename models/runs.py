@@ -178,6 +178,19 @@ def _describe(selection: Selection, stream: str) -> dict[str, Any]:
     return {"store": reader.store.name, "spec": reader.spec}
 
 
+def other_stores(folder: RunFolder, selection: Selection) -> list[str]:
+    """How the stores of a selection differ from those that a trained run has read, in words, stream by stream."""
+    document = (folder.read_json("key.json") or {}).get("document", {})
+    found = []
+    for stream, before in document.get("stores", {}).items():
+        if stream in selection.readers:
+            now = json.loads(keys.canonical_json(_describe(selection, stream)))
+            if before != now:
+                changed = differences({"stores": {stream: before}}, {"stores": {stream: now}})
+                found.append("; ".join(changed) or f"the store of {stream} was computed otherwise")
+    return found
+
+
 def stale_reason(run: str, *, workspace: str, options: ModelOptions) -> str | None:
     """Why a run must be trained, in words; None where its result stands.
 

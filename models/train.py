@@ -15,7 +15,15 @@ from models.fit import Plan, fit
 from models.hardware import lightning_precision, use_threads
 from models.options import ModelOptions
 from models.ranks import ALONE, Ranks, agreed, joined, launched, processes_for, spawn
-from models.runs import RunFolder, options_of, select_run, teachers_of, training_clips, training_document
+from models.runs import (
+    RunFolder,
+    options_of,
+    other_stores,
+    select_run,
+    teachers_of,
+    training_clips,
+    training_document,
+)
 from models.selection import Selection
 from models.streams import LossNotFinite, StreamClassifier
 from stores import files, keys
@@ -34,8 +42,8 @@ def train(run: str, *, workspace: str, options: ModelOptions, progress: Progress
 
     Raises:
         ValueError: an unknown run, stores that do not fit together, an empty train split, fewer train clips than
-            a batch, teachers that are missing, do not fit or have seen test clips, a file of weights that does
-            not fit.
+            a batch, teachers that are missing, do not fit, have learnt from other stores or have seen test clips,
+            a file of weights that does not fit.
         LossNotFinite: the training has diverged.
     """
     folder = RunFolder(workspace, run)
@@ -94,7 +102,9 @@ def _load_teachers(student: RunFolder, options: ModelOptions) -> dict[str, Check
 
 
 def _check_teachers(teachers: Mapping[str, Checkpoint], selection: Selection, student: RunFolder) -> None:
-    """Refuses teachers of other classes, and those that have learnt from clips on which the student is judged."""
+    """Refuses teachers of other classes or other stores, and those that have learnt from clips on which the student
+    is judged.
+    """
     judged = {clip.clip_id for split in ("val", "test") for clip in selection.by_split[split]}
     for name, checkpoint in teachers.items():
         if list(checkpoint.labels) != list(selection.labels):
@@ -103,7 +113,13 @@ def _check_teachers(teachers: Mapping[str, Checkpoint], selection: Selection, st
                 f"student.teachers: {name} was trained on {len(checkpoint.labels)} classes, the clips table has "
                 f"{len(selection.labels)} (not in both: {', '.join(odd)}); run `perfnet train {name}`"
             )
-        seen = RunFolder(student.workspace, name).clips()
+        teacher = RunFolder(student.workspace, name)
+        other = other_stores(teacher, selection)
+        if other:
+            raise ValueError(
+                f"student.teachers: {name} was trained on other stores ({other[0]}); run `perfnet train {name}`"
+            )
+        seen = teacher.clips()
         leaked = sorted(clip_id for clip_id in judged if seen.get(clip_id, {}).get("split") == "train")
         if leaked:
             raise ValueError(

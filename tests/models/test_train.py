@@ -9,6 +9,7 @@ from moving_squares import SMALL, put_clips, put_store, put_workspace, squares, 
 from networks_2d import ResNet
 
 from models.checkpoint import build_network, load_checkpoint
+from models.evaluation import evaluate
 from models.normalisation import IMAGENET, PIXELS
 from models.options import NetworkOptions
 from models.runs import RunFolder, evaluation_stale_reason, stale_reason
@@ -176,6 +177,20 @@ def test_another_render_variant_makes_pose_and_student_stale_and_nothing_else(co
     assert reason("student", copy, other).startswith(expected)
     fit("pose", copy, other)
     assert "teacher pose was trained again" in reason("student", copy, other)
+
+
+def test_a_teacher_of_other_stores_is_refused(copy):
+    """It would be shown pictures that it has not learnt from."""
+    other = replace(SMALL, pose_store="render/black-dot-6-uniform")
+    clips = squares(4, split="train") + squares(2, split="test", seed=1)
+    put_store(copy, other.pose_store, clips, spec={"variant": "black-dot-6-uniform"})
+    expected = (
+        r"trained on other stores .*was rgb-bar-13-ratio, is black-dot-6-uniform.*; run `perfnet train pose`"
+    )
+    with pytest.raises(ValueError, match=rf"student\.teachers: pose was {expected}"):
+        fit("student", copy, other)
+    with pytest.raises(ValueError, match=f"run pose was {expected}"):
+        evaluate("pose", workspace=str(copy), options=other)
 
 
 def test_new_clips_are_counted_in_the_reason(copy):
