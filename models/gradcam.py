@@ -72,7 +72,7 @@ def grad_cam(
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         seen.append(output.detach().requires_grad_())
-        return seen[-1]
+        return seen[-1].clone()  # what comes next may write into it
 
     handle = module.register_forward_hook(keep)
     try:

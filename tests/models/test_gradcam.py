@@ -58,6 +58,8 @@ def test_a_class_that_depends_on_one_corner_lights_up_that_corner():
         (SMALL.network, "res2"),
         (SMALL.network, "res4"),
         (SMALL.network, "res5"),
+        (SMALL.network, "stem"),  # what follows writes into it
+        (SMALL.network, "res2.0.expand"),
         (NetworkOptions(backbone="s3dg", width=0.1), "mixed_4"),
         (NetworkOptions(backbone="s3dg", width=0.1), "mixed_5.5b"),
     ],
@@ -75,11 +77,11 @@ def test_maps_equal_a_naive_twin(options, stage):
 
     features = []
     module = network.get_submodule(stage)
-    with module.register_forward_hook(lambda m, i, out: features.append(out)):
+    with module.register_forward_hook(lambda m, i, out: features.append(out.clone())):
         network(clips)
     for b in range(2):
         leaf = features[0][b : b + 1].clone().requires_grad_()
-        with module.register_forward_hook(lambda m, i, out, leaf=leaf: leaf):
+        with module.register_forward_hook(lambda m, i, out, leaf=leaf: leaf.clone()):
             score = network(clips[b : b + 1])[0].max()
         (gradient,) = torch.autograd.grad(score, leaf)
         expected = torch.zeros(leaf.shape[2:])
