@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.utilities import move_data_to_device as to_device
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
@@ -21,7 +22,7 @@ from models.callbacks import BestWeights, MetricsFile, Progress, ProgressLines, 
 from models.checkpoint import Checkpoint, build_network, load_checkpoint
 from models.data import AlignedWindows, Batch, CentralWindows, EpochBatches, RandomWindows, loader
 from models.distill import DistilledClassifier, Teacher
-from models.hardware import autocast, checkpoint_activations, lightning_precision
+from models.hardware import autocast, checkpoint_activations, device, lightning_precision
 from models.inflation import inflate, inflated_normalisation
 from models.normalisation import Normalisation, normalisation_of
 from models.options import ModelOptions
@@ -77,8 +78,10 @@ def fit(plan: Plan, teachers: Mapping[str, Checkpoint], progress: Progress) -> S
     if best.weights is not None:
         module.network.load_state_dict(best.weights)
     elif options.train.recalibration_batches:
+        module.to(device())  # Lightning has taken it back to the CPU, where ranks of GPUs cannot meet
         with autocast(options.train.precision):
-            recalibrate(module, _recalibration(plan, windows))
+            recalibrate(module, (to_device(batch, device()) for batch in _recalibration(plan, windows)))
+        module.cpu()
     return module
 
 

@@ -13,7 +13,11 @@ from models.ranks import summed
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, batches: Iterable[Batch]) -> None:
-    """Replaces running means and variances by their plain average over `batches`; weights stay as they are."""
+    """Replaces running means and variances by their plain average over `batches`; weights stay as they are.
+
+    Args:
+        module: on the device of the batches.
+    """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     module.eval()
     momenta = [norm.momentum for norm in norms]
