@@ -13,6 +13,7 @@ runs:                                name, which begins with its role: what diff
 rows:
   RGB: {fuse: [rgb], seeds: [0, 1, 2], paper: {top1: 80.4, top5: 95.2}}
   RGB+RGB: {fuse: [rgb, rgb@1]}      run@seed; run=weight where it is not 1
+  S3D-G Flow: {fuse: [flow-s3dg], baseline: S3D-G RGB}    where it is not the table's
 """
 
 import os
@@ -30,7 +31,7 @@ from pipelines.config import Config, load_config
 from stores import files
 
 _KEYS = ("config", "folder", "splits", "combine", "seeds", "baseline", "draw", "runs", "rows")
-_ROW_KEYS = ("fuse", "seeds", "paper")
+_ROW_KEYS = ("fuse", "seeds", "baseline", "paper")
 _TERM = re.compile(r"(?P<run>[^@=]+)(@(?P<seed>\d+))?(=(?P<weight>[^@=]+))?")
 _OURS = ("data.split", "train.seed", "workspace")
 
@@ -49,12 +50,14 @@ class Row:
     """One row of the table.
 
     Attributes:
+        baseline: the row that it is compared with; None where there is none, or where it is that row.
         paper: top1 and top5 in percent, as far as the paper has the row.
     """
 
     name: str
     terms: tuple[Term, ...]
     seeds: tuple[int, ...]
+    baseline: str | None
     paper: Mapping[str, float]
 
 
@@ -86,7 +89,6 @@ class Experiment:
     splits: tuple[str, ...]
     combine: str
     seeds: tuple[int, ...]
-    baseline: str | None
     draw: str
     runs: Mapping[str, Mapping[str, Any]]
     rows: Sequence[Row]
@@ -192,10 +194,11 @@ def load_experiment(path: str, overrides: Mapping[str, Any] | None = None) -> Ex
         splits=tuple(map(str, _list(values.get("splits", ["split"]), f"{where}: splits"))),
         combine=_one_of(values.get("combine", "pool"), ("pool", "mean"), f"{where}: combine"),
         seeds=seeds,
-        baseline=values.get("baseline"),
         draw=_one_of(values.get("draw", "clip"), ("clip", "group"), f"{where}: draw"),
         runs=runs,
-        rows=[_row(str(row), spec, seeds, where) for row, spec in values["rows"].items()],
+        rows=[
+            _row(str(row), spec, seeds, values.get("baseline"), where) for row, spec in values["rows"].items()
+        ],
         overrides=given,
     )
     _check(experiment, where)
@@ -203,7 +206,7 @@ def load_experiment(path: str, overrides: Mapping[str, Any] | None = None) -> Ex
 
 
 def choose_rows(experiment: Experiment, names: Sequence[str] | None) -> list[Row]:
-    """The rows of these names; all where none is named. The baseline always comes along.
+    """The rows of these names; all where none is named. What they are compared with comes along.
 
     Raises:
         ValueError: there is no such row.
@@ -212,7 +215,8 @@ def choose_rows(experiment: Experiment, names: Sequence[str] | None) -> list[Row
     for name in names or ():
         if name not in known:
             raise ValueError(f"--rows: found {files.quoted(name)}; {experiment.name} has {', '.join(known)}")
-    chosen = {*(names or known), experiment.baseline}
+    chosen = set(names or known)
+    chosen |= {row.baseline for row in experiment.rows if row.name in chosen and row.baseline}
     return [row for row in experiment.rows if row.name in chosen]
 
 
@@ -277,13 +281,20 @@ def _flatten(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _row(name: str, spec: Any, seeds: tuple[int, ...], where: str) -> Row:
+def _row(name: str, spec: Any, seeds: tuple[int, ...], baseline: str | None, where: str) -> Row:
     values = _mapping(spec, where, f"rows.{name}", _ROW_KEYS)
     place = f"{where}: rows.{name}"
     terms = tuple(_term(str(text), place) for text in _list(values.get("fuse"), f"{place}.fuse"))
     paper = _mapping(values.get("paper", {}), where, f"rows.{name}.paper", ("top1", "top5"))
     own = _integers(values["seeds"], f"{place}.seeds") if "seeds" in values else seeds
-    return Row(name, terms, own, {key: float(value) for key, value in paper.items()})
+    baseline = values.get("baseline", baseline)
+    return Row(
+        name,
+        terms,
+        own,
+        None if baseline == name else baseline,
+        {key: float(value) for key, value in paper.items()},
+    )
 
 
 def _term(text: str, where: str) -> Term:
@@ -299,9 +310,9 @@ def _term(text: str, where: str) -> Term:
 
 def _check(experiment: Experiment, where: str) -> None:
     names = [row.name for row in experiment.rows]
-    if experiment.baseline is not None and experiment.baseline not in names:
-        raise ValueError(f"{where}: baseline {experiment.baseline!r} is none of the rows: {', '.join(names)}")
     for row in experiment.rows:
+        if row.baseline is not None and row.baseline not in names:
+            raise ValueError(f"{where}: baseline {row.baseline!r} is none of the rows: {', '.join(names)}")
         for term in row.terms:
             if term.run not in experiment.runs:
                 raise ValueError(f"{where}: rows.{row.name}: {term.run!r} is none of the runs")

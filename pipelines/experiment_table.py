@@ -27,7 +27,6 @@ def results(
     """
     groups = _groups(experiment)
     found = {row.name: _parts(experiment, row, failed) for row in rows}
-    baseline = found.get(experiment.baseline or "")
     records = []
     for row in rows:
         record: dict[str, Any] = {"row": row.name, "paper": dict(row.paper)}
@@ -36,9 +35,10 @@ def results(
             record["missing"] = parts
         else:
             record |= measure_row(parts, groups=groups)
-            if row.name != experiment.baseline and isinstance(baseline, list):
+            baseline = found.get(row.baseline or "")
+            if isinstance(baseline, list):
                 against = difference(baseline, parts, groups=groups)
-                record["against"] = {"baseline": experiment.baseline, **against}
+                record["against"] = {"baseline": row.baseline, **against}
         records.append(record)
     return records
 
@@ -100,11 +100,14 @@ def write_results(
 ) -> list[str]:
     """Writes results.json and results.csv under `<workspace>/experiments/<name>/`; returns their addresses.
 
+    Rows of the recipe that were left out this time stay there as they were.
+
     Args:
         failed: run → why it could not be trained or evaluated.
     """
     folder = files.join(experiment.base.workspace, "experiments", experiment.name)
-    document = {"experiment": experiment.name, "rows": list(records), "failed": dict(failed)}
+    records = _with_earlier(experiment, records, files.join(folder, "results.json"))
+    document = {"experiment": experiment.name, "rows": records, "failed": dict(failed)}
     content = json.dumps(document, indent=1, ensure_ascii=False)
     files.put_bytes(files.join(folder, "results.json"), content.encode())
     text = io.StringIO()
@@ -114,6 +117,18 @@ def write_results(
         writer.writerow(_csv_row(record))
     files.put_bytes(files.join(folder, "results.csv"), text.getvalue().encode())
     return [files.join(folder, name) for name in ("results.json", "results.csv")]
+
+
+def _with_earlier(
+    experiment: Experiment, records: Sequence[Mapping[str, Any]], uri: str
+) -> list[Mapping[str, Any]]:
+    """The records and, for rows that are none of them, those of the file that is there; in the recipe's order."""
+    try:
+        earlier = json.loads(files.read_bytes(uri))["rows"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        earlier = []
+    found = {record["row"]: record for record in [*earlier, *records]}
+    return [found[row.name] for row in experiment.rows if row.name in found]
 
 
 _CSV_COLUMNS = (
@@ -143,7 +158,10 @@ def _csv_row(record: Mapping[str, Any]) -> dict[str, Any]:
 def table_lines(experiment: Experiment, records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table for people: accuracies in percent, beside the paper's."""
     width = max(len(record["row"]) for record in records)
-    against = f"against {experiment.baseline}" if experiment.baseline else ""
+    baselines = {row.baseline for row in experiment.rows} - {None}
+    against = (
+        f"against {baselines.pop()}" if len(baselines) == 1 else "against its baseline" if baselines else ""
+    )
     lines = [
         f"{'':{width}}  top-1  95 % interval   top-5  class  {against:<28}  paper top-1  top-5".rstrip(),
         *(_line(record, width) for record in records),

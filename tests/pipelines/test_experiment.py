@@ -112,6 +112,17 @@ def test_chosen_rows_bring_the_baseline_and_train_only_what_they_need(recipe: Pa
         choose_rows(experiment, ["Sound"])
 
 
+def test_a_row_may_have_a_baseline_of_its_own(recipe: Path) -> None:
+    content = yaml.safe_load(RECIPE)
+    content["rows"]["RGB+RGB"]["baseline"] = "RGB+RGB"
+    content["rows"]["RGB+Flow"]["baseline"] = "RGB+RGB"
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    experiment = load(recipe)
+    found = {row.name: row.baseline for row in experiment.rows}
+    assert (found["RGB"], found["RGB+RGB"], found["RGB+Flow"]) == (None, None, "RGB+RGB")
+    assert [row.name for row in choose_rows(experiment, ["RGB+Flow"])] == ["RGB+RGB", "RGB+Flow"]
+
+
 def test_overrides_reach_every_run_and_win(recipe: Path) -> None:
     trainings = load(recipe, **{"train.epochs": 7}).trainings(load(recipe).rows)
     assert {t.options.train.epochs for t in trainings} == {7}
@@ -130,7 +141,7 @@ def test_the_stages_are_those_that_the_streams_read(recipe: Path) -> None:
     [
         ({"rows": {"X": {"fuse": ["sound"]}}}, "rows.X: 'sound' is none of the runs"),
         ({"rows": {"X": {"fuse": ["rgb@x"]}}}, "rows.X: found 'rgb@x', expected run, run@seed or run=weight"),
-        ({"rows": {"X": {"add": ["rgb"]}}}, "unknown key 'rows.X.add'; known: fuse, seeds, paper"),
+        ({"rows": {"X": {"add": ["rgb"]}}}, "unknown key 'rows.X.add'; known: fuse, seeds, baseline, paper"),
         ({"rows": {"X": {"fuse": []}}}, "rows.X.fuse: found [], expected a list with something in it"),
         ({"runs": {"depth": {}}}, "unknown run 'depth'"),
         ({"runs": {"rgb": {"train.seed": 3}}}, "runs.rgb: train.seed cannot be set for one run"),
@@ -225,6 +236,17 @@ def test_the_table_stands_on_the_screen_in_json_and_in_csv(done: Path) -> None:
     rows = list(csv.DictReader(Path(written[1]).read_text().splitlines()))
     assert float(rows[3]["paper_top5"]) == 95.7
     assert float(rows[2]["top1"]) == records[2]["top1"]
+
+
+def test_rows_that_are_left_out_stay_in_the_files(done: Path) -> None:
+    experiment = load(done / "tiny.yaml", done / "ws")
+    write_results(experiment, results(experiment, experiment.rows, failed={}), failed={})
+    one = results(experiment, choose_rows(experiment, ["RGB"]), failed={})
+    written = write_results(experiment, [one[0] | {"top1": 0.125}], failed={})
+    rows = json.loads(Path(written[0]).read_text())["rows"]
+    assert [row["row"] for row in rows] == [row.name for row in experiment.rows]
+    assert rows[0]["top1"] == 0.125
+    assert "top1" in rows[1]
 
 
 def test_only_what_is_missing_is_trained_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
