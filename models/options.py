@@ -82,8 +82,8 @@ class NetworkOptions:
             each cell or branch of a Mixed block (cell, s3dg's default), or nowhere (none).
         temporal_pool: r3d50g only: halve the frames after res2 by max pooling, an ablation of the paper.
         dropout: share of pooled features dropped before the classifier while training; by default 0, s3dg 0.2.
-        inflate_from: file with ImageNet weights of a 2D ResNet-50 (r3d50g) or Inception-v1 (s3dg), as torchvision
-            or timm save them, from which training starts.
+        inflate_from: file with ImageNet weights, from which training starts: a 2D ResNet-50 as torchvision or timm
+            save it (r3d50g), or torchvision's GoogLeNet, that is Inception-v1 (s3dg).
         start_from: checkpoint of a run, from which training starts with everything but the classifier.
     """
 
