@@ -1,5 +1,6 @@
 """The whole chain as one table: stores, then training runs, then the evaluation; and what of it is stale."""
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
 from stores import files
 from stores.clips import ClipsTable, read_clips, write_clips
-from stores.commit import build_snapshot, check_rejected
+from stores.commit import StageFailed, build_snapshot, check_rejected
 from stores.cost import Work, work_of
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan
@@ -234,6 +235,10 @@ class Chain:
                 f"workspace: {files.printable(self.config.workspace)} is not local, and training writes its runs to a "
                 f"local workspace; name only stages, as in `perfnet run {' '.join(stages) or 'flow'}`"
             )
+        if self._on_dataflow:
+            from pipelines.dataflow import check_stages
+
+            check_stages(stages, self.beam_args, self.config)
         for item in items:
             if item in STAGES:
                 worked |= self._bring_up_to_date(item)
@@ -245,19 +250,41 @@ class Chain:
     def _bring_up_to_date(self, stage: str) -> bool:
         """Computes what is stale of one store and commits it; returns whether anything was stale."""
         planned = self._prepared(stage)
-        worked, counters = bool(planned.plan.reason), {}
-        if self._on_dataflow and planned.plan.stale:
-            from pipelines.dataflow import await_running, check_videos
+        outcome = self._met_on_dataflow(stage, planned)
+        if outcome is None:
+            outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
+        return self._note(outcome, worked=bool(planned.plan.reason))
 
-            if planned.videos is not None:
-                check_videos(self.clips)
-            found = await_running(planned.plan, self.config, self.beam_args, self.screen)
-            if found is not None:
-                counters = dict(found)
-                planned = prepare.plan(stage, self.config, self.clips, self.identities)
-        outcome = prepare.execute(planned, self.config, beam_args=self.beam_args, screen=self.screen)
-        outcome = replace(outcome, counters={**counters, **outcome.counters})
+    def _met_on_dataflow(self, stage: str, planned: prepare.Planned) -> prepare.Outcome | None:
+        """Waits for a job that already brings the store up to date, and commits; None where there is no such job.
+
+        Whatever it has left undone is for the next run: a job that was met is never followed by a second one.
+        """
+        if not (self._on_dataflow and planned.plan.stale):
+            return None
+        from pipelines.dataflow import await_running, check_videos
+
+        if planned.videos is not None:
+            check_videos(self.clips)
+        started = time.monotonic()
+        found = await_running(planned.plan, self.config, self.beam_args, self.screen)
+        if found is None:
+            return None
+        now = prepare.plan(stage, self.config, self.clips, self.identities)
+        missing = len(now.plan.expected) - len(now.plan.standing)
+        if missing:
+            raise StageFailed(
+                f"{now.plan.store.name}: that job has left {missing} of {len(now.plan.expected)} shards undone; "
+                "run the same command again"
+            )
+        outcome = prepare.commit_only(now, self.config)
+        return replace(outcome, counters=dict(found), seconds=time.monotonic() - started)
+
+    def _note(self, outcome: prepare.Outcome, *, worked: bool) -> bool:
+        """Keeps and shows what became of a stage; returns whether anything was done."""
         prepare.keep_counters(self.config.workspace, outcome)
+        if worked and not outcome.counters:  # what was there already is committed, which is not nothing
+            outcome = replace(outcome, counters={"computed": 0, "copied": 0})
         self.outcomes.append(outcome)
         self.screen.line(prepare.outcome_line(outcome))
         return worked
@@ -270,9 +297,13 @@ class Chain:
         """
         planned = self._prepared(stage)
         outcome = prepare.commit_only(planned, self.config)
-        self.outcomes.append(outcome)
-        self.screen.line(prepare.outcome_line(outcome))
-        return bool(planned.plan.reason)
+        if planned.plan.reason:
+            from pipelines.dataflow import left_by_jobs
+
+            left = left_by_jobs(planned.plan, outcome.snapshot)
+            seconds = time.time() - left.started_s if left.started_s else outcome.seconds
+            outcome = replace(outcome, counters=dict(left.counters), seconds=seconds)
+        return self._note(outcome, worked=bool(planned.plan.reason))
 
     def _learn(self, item: str) -> None:
         workspace, options = self.config.workspace, self.model_options

@@ -6,7 +6,9 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +25,16 @@ from pipelines.progress import Screen
 from stores import files, keys, leases
 from stores.clips import ClipsTable
 from stores.plan import StagePlan
+from stores.summaries import Snapshot
+from transforms.shards import DONE, counted
 
 RECORD = leases.ON_DATAFLOW
 _MACHINE = "n2-standard-4"  # AVX-512: without it TV-L1 takes half as long again
 _DISK_GB = 50
 _MOST_WORKERS = 500
 _SHARDS_PER_CORE = 4
+_AGAIN = "-again"
+_LOOK_S = 2.0
 _ONE_PROCESS = "no_use_multiple_sdk_containers"
 _LOGGER = logging.getLogger("apache_beam.runners.dataflow")
 
@@ -100,10 +106,30 @@ def check_videos(clips: ClipsTable) -> None:
         )
 
 
+def check_stages(stages: Collection[str], beam_args: Sequence[str], config: Config) -> None:
+    """Refuses a stage whose library the workers will not have, as far as that can be known of an image.
+
+    Raises:
+        ValueError: names the key and what to do.
+    """
+    options = PipelineOptions(list(beam_args))
+    setup, image = options.view_as(SetupOptions), options.view_as(WorkerOptions).sdk_container_image
+    brought = image or setup.requirements_file or setup.extra_packages
+    if "flow" in stages and config.flow.backend == "torch" and not brought:
+        raise ValueError(
+            "flow.backend: torch needs PyTorch on Dataflow's workers, and --setup_file brings none; "
+            "add --sdk_container_image with an image built with TORCH=cu130, or set flow.backend to numba"
+        )
+
+
 def job_name(plan: StagePlan) -> str:
-    """The same for every try to bring this store to this state: Dataflow runs one job of a name at a time."""
+    """The same for every try to bring this store to this state: Dataflow runs one job of a name at a time.
+
+    Computing again what is fresh is another job, which nobody who asks for that must take the first for.
+    """
     state = [plan.store.workspace, plan.spec, plan.encoding.format, sorted(plan.expected.items())]
-    return f"perfnet-{plan.store.name.replace('/', '-')}-{keys.digest([plan.store.name, state])[:12]}"
+    name = f"perfnet-{plan.store.name.replace('/', '-')}-{keys.digest([plan.store.name, state])[:12]}"
+    return name + _AGAIN if plan.force else name
 
 
 def complete(beam_args: Sequence[str], plan: StagePlan, config: Config) -> list[str]:
@@ -166,8 +192,8 @@ def record(result: Any, options: PipelineOptions, job_folder: str) -> None:
         SystemExit: 0 for a template, whose job the service starts: nobody here can wait for it.
     """
     cloud = options.view_as(GoogleCloudOptions)
-    about = {"job_name": cloud.job_name, "project": cloud.project, "region": cloud.region}
-    about["job_id"] = result.job_id() if result.has_job else None
+    about: dict[str, Any] = {"job_name": cloud.job_name, "project": cloud.project, "region": cloud.region}
+    about |= {"job_id": result.job_id() if result.has_job else None, "started_s": time.time()}
     files.put_bytes(files.join(job_folder, RECORD), json.dumps(about).encode())
     if not result.has_job:
         _LOGGER.info("staged; when the job has ended, run `perfnet prepare` with --commit")
@@ -180,7 +206,7 @@ def await_running(
     """Waits for the job that an earlier try has started for the same state of this store.
 
     Returns:
-        Its counters; None where no such job runs.
+        Its counters; None where no such job runs, or where one was being cancelled and now is.
 
     Raises:
         StageFailed: it failed, or Dataflow does not answer.
@@ -188,19 +214,29 @@ def await_running(
     from pipelines.runner import in_one_line, wait
 
     options = PipelineOptions(complete(beam_args, plan, config))
-    name = options.view_as(GoogleCloudOptions).job_name
+    cloud = options.view_as(GoogleCloudOptions)
+    if cloud.template_location:
+        return (
+            None  # the service has created the job of that name already, and it waits for what is staged here
+        )
+    # A job that computes everything again also does what a plain one would.
+    names = (
+        {cloud.job_name, job_name(plan) + _AGAIN} if cloud.job_name == job_name(plan) else {cloud.job_name}
+    )
     with told(), in_one_line():
-        result = _running(options)
-        if result is None:
-            return None
-        screen.line(f"{plan.store.name}: Dataflow runs {name} already; waiting for it")
-        _LOGGER.info("Created job with id: [%s]", result.job_id())
-        with _its_lease(plan.store.workspace, result.job_id()):
-            return wait(result, leave_running=config.run.leave_running)
+        for result in _active(options, names):
+            if _is_stopping(result):
+                _await_end(result, screen)
+                continue
+            screen.line(f"{plan.store.name}: Dataflow runs {result._job.name} already; waiting for it")
+            _LOGGER.info("Created job with id: [%s]", result.job_id())
+            with _its_lease(plan.store.workspace, result.job_id()):
+                return wait(result, leave_running=config.run.leave_running)
+    return None
 
 
-def _running(options: PipelineOptions) -> Any:
-    """The active job of that name, as Beam's own result object."""
+def _active(options: PipelineOptions, names: Collection[str]) -> list[Any]:
+    """The active jobs of these names, as Beam's own result objects."""
     from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
     from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult, DataflowRunner
     from apache_beam.runners.dataflow.internal import apiclient
@@ -210,15 +246,32 @@ def _running(options: PipelineOptions) -> Any:
     client = apiclient.DataflowApplicationClient(options)
     active = dataflow.ListJobsRequest.Filter.ACTIVE
     request = dataflow.ListJobsRequest(project_id=cloud.project, location=cloud.region, filter=active)
+    found = []
     # Beam's client only looks for jobs in the state RUNNING, not for those that are queued or start.
-    job = next((job for job in client._jobs_client.list_jobs(request) if job.name == cloud.job_name), None)
-    if job is None:
-        return None
-    runner = DataflowRunner()
-    runner.dataflow_client = client
-    result = DataflowPipelineResult(job, runner, options)
-    result.metric_results = DataflowMetrics(client, result)
-    return result
+    for job in client._jobs_client.list_jobs(request):
+        if job.name in names:
+            runner = DataflowRunner()
+            runner.dataflow_client = client
+            result = DataflowPipelineResult(job, runner, options)
+            result.metric_results = DataflowMetrics(client, result)
+            found.append(result)
+    return found
+
+
+def _is_stopping(result: Any) -> bool:
+    """Whether a job was asked to stop: for a while it still counts as active."""
+    from google.cloud.dataflow import JobState
+
+    asked, now = result._job.requested_state, result._job.current_state
+    return JobState.JOB_STATE_CANCELLED in (asked, now) or now == JobState.JOB_STATE_CANCELLING
+
+
+def _await_end(result: Any, screen: Screen) -> None:
+    """Waits until Dataflow has stopped a job, which frees its name."""
+    screen.line(f"Dataflow still stops {result._job.name}; waiting until it has")
+    while not result.is_in_terminal_state():
+        time.sleep(_LOOK_S)
+        result._update_job()
 
 
 @contextlib.contextmanager
@@ -234,10 +287,45 @@ def _its_lease(workspace: str, job_id: str) -> Iterator[None]:
 
 
 def _job_folder(workspace: str, job_id: str) -> str | None:
+    return next((folder for folder, about in _records(workspace) if about["job_id"] == job_id), None)
+
+
+def _records(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Folders of jobs that were given to Dataflow, and what `record` noted of them."""
     jobs = files.join(workspace, leases.FOLDER)
     for name in files.list_tree(jobs):
         if name.endswith(f"/{RECORD}"):
             with contextlib.suppress(FileNotFoundError):
-                if json.loads(files.read_bytes(files.join(jobs, name)))["job_id"] == job_id:
-                    return files.join(jobs, name.removesuffix(f"/{RECORD}"))
-    return None
+                about = json.loads(files.read_bytes(files.join(jobs, name)))
+                yield files.join(jobs, name.removesuffix(f"/{RECORD}")), about
+
+
+@dataclass(frozen=True)
+class Left:
+    """What jobs whose launcher is gone have left for a snapshot.
+
+    Attributes:
+        counters: as the jobs counted, of the shards that the snapshot has from them.
+        started_s: when the first of these jobs was submitted, POSIX time; None where there was none.
+    """
+
+    counters: Mapping[str, int]
+    started_s: float | None
+
+
+def left_by_jobs(plan: StagePlan, snapshot: Snapshot) -> Left:
+    """What is new in a snapshot and was computed by jobs elsewhere."""
+    before = {shard.summary for shard in plan.previous.shards} if plan.previous else set()
+    new = {shard.shard: shard.summary for shard in snapshot.shards if shard.summary not in before}
+    shards: set[int] = set()
+    started: list[float] = []
+    for folder, about in _records(plan.store.workspace):
+        if not re.match(rf"{plan.store.name.replace('/', '-')}-\d{{8}}T", folder.rsplit("/", 1)[1]):
+            continue
+        done = {int(name) for name in files.list_names(files.join(folder, DONE))} & new.keys()
+        shards |= done
+        started += [about["started_s"]] if done and "started_s" in about else []
+    total: Counter[str] = Counter()
+    for summary in plan.store.summaries(new[shard] for shard in shards).values():
+        total.update(counted(summary) if summary else {})
+    return Left(dict(total), min(started, default=None))

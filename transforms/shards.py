@@ -82,9 +82,9 @@ def read_task(job_folder: str, shard: int) -> ShardTask:
     return ShardTask.from_json(rows[0]["task"])
 
 
-def _count(summary: ShardSummary) -> None:
-    """Counts the same things in every stage."""
-    counted = {
+def counted(summary: ShardSummary) -> dict[str, int]:
+    """What one shard adds to a job's counters: the same things in every stage."""
+    return {
         "clips": len(summary.clips),
         "computed": summary.computed,
         "copied": summary.copied,
@@ -93,7 +93,10 @@ def _count(summary: ShardSummary) -> None:
         "bytes": summary.size_bytes,
         "milliseconds": summary.milliseconds,
     }
-    for name, value in counted.items():
+
+
+def _count(summary: ShardSummary) -> None:
+    for name, value in counted(summary).items():
         Metrics.counter(summary.store.split("/")[0], name).inc(value)
 
 

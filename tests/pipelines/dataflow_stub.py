@@ -5,7 +5,8 @@
         job = service.await_job()
         service.finish(job, counters={"computed": 3})
 
-It refuses a second active job of one name, as Dataflow does.
+It refuses a second active job of one name, as Dataflow does. A job that is cancelled is so when the test says
+`service.cancelled(job)`: until then it counts as active.
 """
 
 import contextlib
@@ -65,6 +66,18 @@ class Service:
         self.messages[job["id"]] = [message]
         self.jobs[job["id"]]["currentState"] = "JOB_STATE_FAILED"
 
+    def cancelled(self, job: Mapping[str, Any]) -> None:
+        """A job that was asked to stop has stopped."""
+        assert self.jobs[job["id"]]["currentState"] == "JOB_STATE_CANCELLING"
+        self.jobs[job["id"]]["currentState"] = "JOB_STATE_CANCELLED"
+
+    def queue(self, name: str) -> dict[str, Any]:
+        """A job that the service itself has created, as it does for a Flex Template before its launcher runs."""
+        job = {"name": name, "type": "JOB_TYPE_BATCH"}
+        _, made = self._create(job, "p", "europe-west4")
+        made["currentState"] = "JOB_STATE_QUEUED"
+        return made
+
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """One call of the API."""
         self.requests.append(f"{method} {path}")
@@ -77,7 +90,8 @@ class Service:
             return 200, {"jobs": self.active}
         job = self.jobs[found["id"]]
         if method == "PUT":
-            job["currentState"] = JobState(json.loads(body)["requestedState"]).name
+            assert JobState(json.loads(body)["requestedState"]) == JobState.JOB_STATE_CANCELLED
+            job |= {"requestedState": "JOB_STATE_CANCELLED", "currentState": "JOB_STATE_CANCELLING"}
         elif found["part"] == "/messages":
             return 200, {"jobMessages": self._messages(job["id"])}
         elif found["part"] == "/metrics":

@@ -1,6 +1,5 @@
 """Stages on Dataflow: the real client against a stand-in of the service, and the staged job run as Dataflow would."""
 
-import inspect
 import json
 import os
 import re
@@ -14,27 +13,28 @@ from typing import Any
 
 import pytest
 from dataflow_stub import Service, dataflow
-from fake_stages import CountingFrames, plan_frames, table_of, update
+from fake_stages import CountingFrames, plan_frames, table_of
 from gcs import BUCKET, free_port, gcs, object_names, upload, variables
 from google.cloud.dataflow import JobType
 from test_gcs_chain import OPTIONS, local_frames, local_workspace, put_clips, videos
 from test_plan import LENGTHS, VIDEOS
 
 from pipelines import cli
-from pipelines.beam_main import split
 from pipelines.beam_options import beam_parser, check_known
-from pipelines.commands import prepare
 from pipelines.config import load_config
-from pipelines.dataflow import check_job, check_videos, complete, cores_of, job_name, most_workers
+from pipelines.dataflow import (
+    check_job,
+    check_stages,
+    check_videos,
+    complete,
+    cores_of,
+    job_name,
+    most_workers,
+)
 from pipelines.exit_codes import EXIT_USAGE
-from pipelines.flex_template import metadata
-from pipelines.prepare import Outcome, Planned, _write_job, commit_only, keep_counters, last_job
-from pipelines.runner import wait
 from stores.clips import make_clips
-from stores.commit import StageFailed, commit
 from stores.plan import build_tasks
 from stores.store import Store
-from transforms.shards import UpdateShards, _UpdateShard
 from transforms.update import ShardUpdate
 
 __all__ = ["gcs", "local_frames", "local_workspace", "videos"]
@@ -69,6 +69,17 @@ def launch(gcs: str, *arguments: str, module: str = "pipelines.cli") -> subproce
     )
 
 
+def read_until(launcher: subprocess.Popen[str], words: str) -> str:
+    """What a launcher says until it says `words`."""
+    assert launcher.stderr
+    told = ""
+    while words not in told:
+        line = launcher.stderr.readline()
+        assert line, told
+        told += line
+    return told
+
+
 def remote_workspace(gcs: str, videos: list[Path], name: str) -> str:
     workspace = f"gs://{BUCKET}/{name}"
     put_clips(workspace, {v.parent.name: upload(gcs, v, f"videos/{v.parent.name}.mp4") for v in videos})
@@ -98,10 +109,7 @@ def test_the_staged_job_makes_the_stores_of_a_local_run(
     before = len(service.jobs)
     first = launch(gcs, *flags, module="pipelines.beam_main")
     job = service.await_job(before + 1)
-    told = ""
-    while "Created job with id" not in told:
-        assert first.stderr
-        told += first.stderr.readline()
+    told = read_until(first, "Created job with id")
     first.kill()
     out, _ = first.communicate()
     assert out == ""  # the operator reads standard error to its end first
@@ -162,10 +170,15 @@ def test_stopping_the_launcher_cancels_the_job(gcs: str, service: Service, video
     _, err = launcher.communicate(timeout=240)
     assert launcher.returncode == 143
     assert "Traceback" not in err
-    assert service.jobs[job["id"]]["currentState"] == "JOB_STATE_CANCELLED"
+    assert service.jobs[job["id"]]["currentState"] == "JOB_STATE_CANCELLING"
     assert Store(ws, "frames").snapshot() is None
 
+    # Dataflow takes its time to stop: started again at once, it waits for that, and never for the job that ends.
     again = launch(gcs, "prepare", "frames", "--workspace", ws, *OVERRIDES, "--", *cloud(service))
+    told = read_until(again, f"Dataflow still stops {job['name']}; waiting until it has")
+    assert "already" not in told
+    assert len(service.jobs) == before + 1
+    service.cancelled(job)
     service.fail(service.await_job(before + 2), "Traceback …\nOSError: quota exceeded")
     _, err = again.communicate(timeout=240)
     assert again.returncode == 1
@@ -177,7 +190,10 @@ def test_a_template_is_staged_and_nothing_waits(gcs: str, service: Service, vide
     """What the launcher of a Flex Template runs: the service starts the job from the staged file."""
     ws, before = remote_workspace(gcs, videos, "template"), len(service.jobs)
     flags = ["--stage=frames", f"--workspace={ws}", *OVERRIDES, *cloud(service)]
-    launcher = launch(gcs, *flags, "--template_location=gs://bucket/launch/job", module="pipelines.beam_main")
+    queued = service.queue("perfnet-frames")  # it waits for this launcher, which must not wait for it
+    before += 1
+    own = [f"--job_name={queued['name']}", "--template_location=gs://bucket/launch/job"]
+    launcher = launch(gcs, *flags, *own, module="pipelines.beam_main")
     _, err = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, err
     assert "when the job has ended, run `perfnet prepare` with --commit" in err
@@ -281,6 +297,18 @@ def test_local_videos_are_refused() -> None:
     check_videos(make_clips(rows[:1]))
 
 
+def test_pytorch_comes_to_workers_with_an_image_only() -> None:
+    """What an image holds is not known here; what --setup_file brings is."""
+    config = load_config(None, {"workspace": "gs://b/w", "flow.backend": "torch"})
+    bare = [*TYPED, "--setup_file=./setup.py"]
+    with pytest.raises(ValueError, match=r"flow\.backend: torch needs PyTorch on Dataflow's workers"):
+        check_stages(["frames", "flow"], bare, config)
+    check_stages(["frames"], bare, config)
+    check_stages(["flow"], [*TYPED, IMAGE], config)
+    check_stages(["flow"], [*bare, "--requirements_file=torch.txt"], config)
+    check_stages(["flow"], bare, load_config(None, {"workspace": "gs://b/w"}))
+
+
 def test_setup_file_stands_in_for_an_image() -> None:
     check_job([*TYPED, "--setup_file=./setup.py"], load_config(None, {"workspace": "gs://b/w"}))
 
@@ -368,169 +396,3 @@ def test_cores_of_a_machine_type(machine: str, cores: int) -> None:
 @pytest.mark.parametrize(("shards", "workers"), [(1, 1), (16, 1), (17, 2), (1024, 64), (32_768, 500)])
 def test_no_more_machines_than_shards_keep_busy(shards: int, workers: int) -> None:
     assert most_workers(shards, processes=4) == workers
-
-
-# The Flex Template.
-
-
-def test_the_templates_parameters_are_flags_of_its_entry() -> None:
-    found = {p["name"]: p for p in metadata()["parameters"]}
-    values = {
-        "stage": "flow",
-        "config": "gs://b/c.yaml",
-        "sdk_container_image": "europe-docker.pkg.dev/p/r/i:1",
-    }
-    values |= {"max_rejected": "0.05", "retry_rejected": "true", "force": "false"}
-    assert set(found) == set(values)
-    for name, value in values.items():
-        (pattern,) = found[name]["regexes"]
-        assert re.fullmatch(pattern, value)
-        assert not re.fullmatch(pattern, "; rm")
-        assert found[name]["helpText"].endswith((".", ")"))
-    stage, ours, beam = split([f"--{name}={value}" for name, value in values.items()])
-    assert stage == "flow"
-    assert ours == ["--config=gs://b/c.yaml", "--max_rejected=0.05", "--retry_rejected"]
-    check_known(beam)
-    assert set(inspect.signature(prepare).parameters) >= set(found) - {"sdk_container_image"}
-
-
-def test_what_a_job_needs_is_a_parameter_or_dataflows_own() -> None:
-    required = {p["name"] for p in metadata()["parameters"] if not p["isOptional"]}
-    assert required == {"stage", "config", "sdk_container_image"}
-    check_job([*TYPED, IMAGE], load_config(None, {"workspace": "gs://b/w"}))
-
-
-def test_the_metadata_is_what_the_command_prints() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pipelines.flex_template"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(run.stdout) == metadata()
-
-
-# Committing what a job has left, without computing.
-
-
-def test_commit_takes_what_is_there_and_computes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ws, stage = str(tmp_path), CountingFrames(LENGTHS)
-    planned, videos = plan_frames(ws, stage, table_of(VIDEOS))
-    tasks = build_tasks(planned, videos=videos)
-    config = load_config(None, {"workspace": ws})
-    for task in tasks[:-1]:
-        ShardUpdate(stage, planned.store, planned.encoding, planned.spec).run(task)
-    later = Planned(stage, plan_frames(ws, stage, table_of(VIDEOS))[0], videos, ())
-    with pytest.raises(StageFailed, match="frames: 1 of 4 shards are not computed"):
-        commit_only(later, config)
-    ShardUpdate(stage, planned.store, planned.encoding, planned.spec).run(tasks[-1])
-    seen = list(stage.seen)
-    later = Planned(stage, plan_frames(ws, stage, table_of(VIDEOS))[0], videos, ())
-    assert commit_only(later, config).snapshot == Store(ws, "frames").require_snapshot()
-    assert stage.seen == seen
-
-
-def test_counters_are_kept_for_status(tmp_path: Path) -> None:
-    ws = str(tmp_path)
-    planned, videos = plan_frames(ws, CountingFrames(LENGTHS), table_of(VIDEOS))
-    update(planned, CountingFrames(LENGTHS), videos=videos)
-    snapshot = commit(planned, max_rejected=0)
-    assert last_job(ws, "frames") is None
-    keep_counters(ws, Outcome("frames", 12, snapshot, {"computed": 3, "bytes": 7}, 61.2))
-    kept = last_job(ws, "frames")
-    assert kept is not None
-    assert (kept["counters"], kept["seconds"]) == ({"computed": 3, "bytes": 7}, 61)
-    keep_counters(ws, Outcome("frames", 12, snapshot, {}, 1.0))  # nothing was done: the last job stays
-    assert last_job(ws, "frames") == kept
-
-
-# Stopping, repeating, and the entry for launchers.
-
-
-class Remote:
-    """A job elsewhere whose launcher is stopped."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-
-    def wait_until_finish(self) -> None:
-        raise KeyboardInterrupt
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-@pytest.mark.parametrize("leave", [True, False])
-def test_a_job_can_be_left_running(leave: bool) -> None:
-    job = Remote()
-    with pytest.raises(KeyboardInterrupt):
-        wait(job, leave_running=leave)
-    assert job.cancelled is not leave
-
-
-def test_a_repeated_bundle_computes_nothing_again(gcs: str) -> None:
-    """Dataflow repeats a bundle whose worker was lost: shards that it had finished are only counted."""
-    ws, stage = f"gs://{BUCKET}/repeated", CountingFrames(LENGTHS)
-    planned, videos = plan_frames(ws, stage, table_of(VIDEOS))
-    folder = _write_job(ws, planned, build_tasks(planned, videos=videos))
-    work = _UpdateShard(
-        UpdateShards(ShardUpdate(stage, planned.store, planned.encoding, planned.spec), folder).update, folder
-    )
-    work.setup()
-    first = [list(work.process(shard)) for shard in planned.stale]
-    seen = list(stage.seen)
-    assert sorted(seen) == sorted(VIDEOS)
-    assert [list(work.process(shard)) for shard in planned.stale] == first
-    assert stage.seen == seen
-    again, _ = plan_frames(ws, stage, table_of(VIDEOS))
-    assert update(again, stage, videos=videos) == []
-
-
-def test_flags_are_told_apart() -> None:
-    flags = [
-        "--stage=flow",
-        "--config=c.yaml",
-        "--flow.bound_px=15",
-        "--force",
-        *TYPED,
-        '--labels={"a": "b"}',
-    ]
-    stage, ours, beam = split(flags)
-    assert (stage, ours) == ("flow", ["--config=c.yaml", "--flow.bound_px=15", "--force"])
-    assert beam == [*TYPED, '--labels={"a": "b"}']
-    assert split(["--stage=flow", "--force=true", "--retry_rejected=false"])[1] == ["--force"]
-    for wrong in (["flow"], ["--config=c.yaml"], ["--", "--stage=flow"]):
-        with pytest.raises(ValueError, match=r"--stage|only flags"):
-            split(wrong)
-
-
-def test_beam_main_outlives_its_reader(tmp_path: Path) -> None:
-    """Airflow's operator reads the job's id and nothing more: neither a full nor a closed pipe stops the launcher."""
-    code = (
-        "import sys; from pipelines.beam_main import _Outlet; sys.stderr = _Outlet()\n"
-        "print('Created job with id: [x]', file=sys.stderr)\n"
-        "for _ in range(3000): print('x' * 100, file=sys.stderr)\n"
-        f"open({str(tmp_path / 'reached')!r}, 'w').close()\n"
-        "sys.stdin.read(1)\n"
-        "print('after', file=sys.stderr)\n"
-        f"open({str(tmp_path / 'closed')!r}, 'w').close()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr
-    assert process.stdin
-    assert process.stderr.readline() == "Created job with id: [x]\n"
-    for _ in range(600):
-        if (tmp_path / "reached").exists():
-            break
-        time.sleep(0.1)
-    assert (tmp_path / "reached").exists()
-    process.stderr.close()
-    process.stdin.write("x")
-    process.stdin.close()
-    assert process.wait(60) == 0
-    assert (tmp_path / "closed").exists()
