@@ -1,6 +1,7 @@
 """What all commands share: reading the configuration, checking the machine."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.config import Config, load_config
@@ -12,7 +13,27 @@ def config_of(path: str | None, overrides: Mapping[str, Any], **flags: Any) -> C
     given = {
         f"run.{name}": value for name, value in flags.items() if value is not None and value is not False
     }
-    return load_config(path, {**overrides, **given})
+    with in_flags({key: f"--{key.removeprefix('run.')}" for key in given}):
+        return load_config(path, {**overrides, **given})
+
+
+@contextlib.contextmanager
+def in_flags(flags: Mapping[str, str]) -> Iterator[None]:
+    """Lets a refusal name the flag that was typed instead of the key that it stands for.
+
+    Args:
+        flags: key of the configuration → flag.
+    """
+    try:
+        yield
+    except ValueError as error:
+        where, colon, rest = str(error).partition(": ")
+        named = where
+        for key, flag in flags.items():
+            named = named.replace(key, flag)
+        if named == where:
+            raise
+        raise ValueError(f"{named}{colon}{rest}") from error
 
 
 def check_libraries() -> None:

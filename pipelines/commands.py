@@ -44,7 +44,7 @@ def run(
         config: YAML file.
         max_rejected: largest share of rejected clips with which a store is committed (run.max_rejected).
         workers: local worker processes, 0 = one a core (run.workers).
-        retry_rejected: try clips again that were rejected because of their data.
+        retry_rejected: try clips again that were rejected for their data.
         force: compute the stores of the named stages again, fresh or not.
         dry_run: print the plan and stop.
         skip_code: exit with 99 when there was nothing to do.
@@ -105,7 +105,7 @@ def prepare(
         config: YAML file.
         max_rejected: largest share of rejected clips with which the store is committed (run.max_rejected).
         workers: local worker processes, 0 = one a core (run.workers).
-        retry_rejected: try clips again that were rejected because of their data.
+        retry_rejected: try clips again that were rejected for their data.
         force: compute all of it again, fresh or not.
         dry_run: print the plan and stop; fails where the store is up to date with too many rejected clips.
         commit: compute nothing; commit what a job elsewhere has computed since its launcher left.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from json import dumps
 from typing import Any
 
-from pipelines.command_setup import config_of
+from pipelines.command_setup import config_of, in_flags
 from pipelines.config import ClipsOptions
 from stores import files
 
@@ -44,10 +44,13 @@ def init(
             raise ValueError("--videos: name the folder of videos, as in `perfnet init --videos FOLDER`")
         videos = _ask("folder of videos, one sub-folder a class")
         workspace = _ask("workspace, for stores and results", workspace)
-    options = ClipsOptions(videos, group_pattern, None, test_share)
+    flags = {f"clips.{name}": f"--{name}" for name in ("test_share", "group_pattern")}
+    with in_flags(flags):
+        options = ClipsOptions(videos, group_pattern, None, test_share)
     if files.is_local(videos) and not os.path.isdir(files.local_path(videos)):
         raise ValueError(f"--videos: {files.printable(videos)} is not a folder")
-    clips = clips_from_folder(videos, options)
+    with in_flags(flags):
+        clips = clips_from_folder(videos, options)
     text = starter(
         output, videos=videos, workspace=workspace, test_share=test_share, group_pattern=group_pattern
     )
@@ -97,7 +100,8 @@ def doctor(
 
     Args:
         config: YAML file whose workspace, pose model and flow backend are looked at.
-        needs: what must be whole: base beam train report demo gcp airflow score; the first three where none is named.
+        needs: what must be whole: base beam train report export demo gcp airflow score; the first three where none is
+            named.
         gcs: gs:// address to try; a workspace on gs:// is tried anyway.
         json: print JSON.
     """

@@ -22,7 +22,8 @@ PURPOSES = {
     "base": "all commands",
     "beam": "run and prepare",
     "train": "train, evaluate and predict",
-    "report": "report",
+    "report": "report and look",
+    "export": "models export",
     "demo": "the sample videos of demo",
     "gcp": "gs:// and Dataflow",
     "airflow": "the DAGs",
@@ -126,9 +127,9 @@ def _libraries(needs: Sequence[str]) -> Iterator[Check]:
         if not wrong:
             yield Check(name, "ok", ", ".join(f"{r.name} {_version(r.name)}" for r in wanted))
             continue
-        install = "perfnet" if extra == "base" else f"perfnet[{extra}]"
+        install = "." if extra == "base" else f".[{extra}]"
         state: State = "missing" if extra in needs else "note"
-        yield Check(name, state, "; ".join(wrong), f"needed for {purpose}: pip install '{install}'")
+        yield Check(name, state, "; ".join(wrong), f"needed for {purpose}: pip install -e '{install}'")
 
 
 def _extra_of(requirement: Requirement) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.command_setup import check_libraries, config_of
+from pipelines.command_setup import check_libraries, config_of, in_flags
 from pipelines.progress import Screen
 from stores import files
 
@@ -200,7 +200,9 @@ def export_model(
     loaded = load_checkpoint(checkpoint_uri(checkpoint))
     sizes: dict[str, Any] = {"frames": frames, "crop_height_px": height_px, "crop_width_px": width_px}
     given = {name: value for name, value in sizes.items() if value is not None}
-    found = export(loaded, output, evaluate=replace(loaded.evaluate, **given))
+    with in_flags({f"evaluate.{name}": f"--{name.removeprefix('crop_')}" for name in given}):
+        evaluate = replace(loaded.evaluate, **given)
+    found = export(loaded, output, evaluate=evaluate)
     shape = " × ".join(map(str, found.shape_THWC))
     print(
         f"{found.path}: uint8 clips of {shape}, at most {found.difference:.1e} of the largest logit from PyTorch "

@@ -1,9 +1,12 @@
 """What a user's mistakes look like: one line, exit code 2, no traceback, nothing lost."""
 
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wrong_uses import WRONG
@@ -11,6 +14,7 @@ from wrong_uses import WRONG
 from pipelines import cli, system_libraries
 from pipelines.command_setup import config_of
 from pipelines.commands import COMMANDS
+from pipelines.config import load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,13 +101,30 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name} " in out for name in COMMANDS)
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "prepare", "train", "evaluate", "fuse", "compare", "predict", "status", "demo"]
-)
-def test_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, command, "--help")
+def names_of(commands: Mapping[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
+    """What is typed for each command, those below others among them."""
+    for name, found in commands.items():
+        if isinstance(found, dict):
+            yield from names_of(found, *above, name)
+        else:
+            yield (*above, name)
+
+
+@pytest.mark.parametrize("command", list(names_of(COMMANDS)), ids=" ".join)
+def test_help_of_each_command_fits_a_screen_and_has_an_example_that_parses(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert f"perfnet {command}" in out.split("Example:")[1]
+    assert out.count("\n") <= 30
+    example = out.split("Example: ")[1].splitlines()[0]
+    assert example.startswith(" ".join(("perfnet", *command)))
+    ours, _ = cli._split_off_beam(shlex.split(example)[1:])
+    prog, function, rest = cli._find(ours, COMMANDS)
+    overrides, rest = cli._split_off_overrides(rest)
+    cli._parse(function, prog, rest)
+    load_config(None, overrides)
 
 
 def test_the_command_runs_as_a_program(tmp_path: Path) -> None:

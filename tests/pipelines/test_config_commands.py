@@ -123,7 +123,7 @@ def test_init_replaces_nothing_unasked(videos: Path, capsys: pytest.CaptureFixtu
         (["--videos", "nowhere"], "--videos: nowhere is not a folder"),
         (
             ["--videos", "my videos", "--test_share", "1"],
-            "clips.test_share: found 1.0, expected at least 0, less than 1",
+            "--test_share: found 1.0, expected at least 0, less than 1",
         ),
     ],
 )
@@ -161,12 +161,3 @@ def test_init_asks_on_a_terminal(
     assert len(questions) == 3
     assert questions[2] == "workspace, for stores and results [workspace]: "
     assert load_config("perfnet.yaml").clips.folder == "my videos"
-
-
-@pytest.mark.parametrize("command", ["init", "config", "doctor", "report"])
-def test_help_fits_a_screen_and_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        cli.run([command, "--help"])
-    out = capsys.readouterr().out
-    assert f"perfnet {command}" in out.split("Example:")[1]
-    assert out.count("\n") <= 30

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,12 @@ def libraries(*needs: str) -> dict[str, doctor.Check]:
     return {check.name: check for check in doctor._libraries(needs)}
 
 
+def test_every_extra_has_a_purpose() -> None:
+    with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert set(extras) - {"dev"} == set(doctor.PURPOSES) - {"base"}
+
+
 def test_whole_libraries_are_ok(installed: dict[str, str]) -> None:
     found = libraries("base", "beam", "train")
     assert {name: check.state for name, check in found.items()} == dict.fromkeys(
@@ -57,8 +64,7 @@ def test_missing_old_and_unneeded_libraries_are_told_apart(installed: dict[str, 
     assert found["libraries"].found == "numpy is 1.26.0, expected <3,>=2.1"
     assert found["libraries [train]"].state == "missing"
     assert (
-        found["libraries [train]"].cure
-        == "needed for train, evaluate and predict: pip install 'perfnet[train]'"
+        found["libraries [train]"].cure == "needed for train, evaluate and predict: pip install -e '.[train]'"
     )
     assert (found["libraries [report]"].state, found["libraries [report]"].found) == (
         "note",

@@ -21,7 +21,13 @@ WRONG: list[tuple[list[str], str]] = [
     ),
     (["run", "--clips.folder", "nowhere"], "clips folder: nowhere is not a folder"),
     (["run", "--max_rejected", "many"], "--max_rejected: found 'many', expected a number"),
-    (["run", "--max_rejected", "2"], "run.max_rejected: found 2.0, expected between 0 and 1"),
+    (["run", "--max_rejected", "2"], "--max_rejected: found 2.0, expected between 0 and 1"),
+    (["run", "--run.max_rejected", "2"], "run.max_rejected: found 2.0, expected between 0 and 1"),
+    (["run", "--workers", "-1"], "--workers: found -1, expected between 0 and 1024"),
+    (
+        ["clips", "folder", "empty", "--test_share", "0.6", "--val_share", "0.5"],
+        "--test_share + --val_share: found 1.1, expected less than 1",
+    ),
     (["run", "--nonsense"], "unrecognized arguments: --nonsense; see perfnet run --help"),
     (["run", "--flow.bound_px"], "--flow.bound_px needs a value"),
     (["run", "--flow.bound_px", "wide"], "flow.bound_px: found 'wide', expected a number or null"),
@@ -70,7 +76,7 @@ WRONG: list[tuple[list[str], str]] = [
     ),
     (
         ["clips", "folder", "empty", "--group", "("],
-        "clips.group_pattern: '(' is not a regular expression (missing ), unterminated subpattern at position 0)",
+        "--group: '(' is not a regular expression (missing ), unterminated subpattern at position 0)",
     ),
     (["clips", "csv", "twice.csv"], "clips csv: twice.csv clip 2: duplicate clip_id 'a'"),
     (
@@ -78,7 +84,7 @@ WRONG: list[tuple[list[str], str]] = [
         "clip 'a\\nb': clip_id holds a control or unprintable character ('a\\nb'); rename it",
     ),
     (["clips", "csv", "none.csv"], "clips csv: none.csv is not a file"),
-    (["clips", "folder", "empty", "--folds", "1"], "clips.folds: found 1, expected 0 or 2 to 100"),
+    (["clips", "folder", "empty", "--folds", "1"], "--folds: found 1, expected 0 or 2 to 100"),
     (["clips", "kinetics", "--videos", "empty"], "clips kinetics: name at least one annotation CSV file"),
     (["clips", "kinetics", "a.csv", "--videos", "nowhere"], "--videos: nowhere is not a folder"),
     (["clips", "kinetics", "none.csv", "--videos", "empty"], "clips kinetics: none.csv is not a file"),
@@ -141,7 +147,7 @@ WRONG: list[tuple[list[str], str]] = [
         ["prepare", "frames", "--workspace", "empty"],
         "empty/clips.parquet does not exist; make it with `perfnet clips folder` or `perfnet clips csv`",
     ),
-    (["prepare", "flow", "--max_rejected", "-1"], "run.max_rejected: found -1.0, expected between 0 and 1"),
+    (["prepare", "flow", "--max_rejected", "-1"], "--max_rejected: found -1.0, expected between 0 and 1"),
     (
         ["status", "--output", "x.parquet"],
         "--output x.parquet: writes the list of rejected clips; add --rejected",
