@@ -157,7 +157,7 @@ def _package(name: str) -> Any:
     try:
         return __import__(name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"models export needs {error.name}: pip install 'perfnet[export]'") from error
+        raise ValueError(f"models export needs {error.name}: pip install -e '.[export]'") from error
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def look(
     try:
         from pipelines.animated_look import write_look
     except ModuleNotFoundError as error:
-        raise ValueError(f"look needs {error.name}: pip install 'perfnet[report]'") from error
+        raise ValueError(f"look needs {error.name}: pip install -e '.[report]'") from error
     size_bytes, seconds = write_look(clips, config_of(config, overrides), run=run, output=output)
     print(f"{files.printable(output)} ({size(size_bytes)}, {seconds:.1f} s)")
     return 0

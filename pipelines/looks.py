@@ -92,7 +92,7 @@ def score_pose(images: str, annotations: str, options: PoseOptions) -> dict[str,
     try:
         from transforms.pose_score import pose_score
     except ModuleNotFoundError as error:
-        raise ValueError(f"pose-score needs {error.name}: pip install 'perfnet[score]'") from error
+        raise ValueError(f"pose-score needs {error.name}: pip install -e '.[score]'") from error
     from transforms.pose import make_estimator, model_file
 
     if not files.exists(annotations):

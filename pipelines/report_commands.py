@@ -32,7 +32,7 @@ def report(
     try:
         from pipelines.report import write_report
     except ModuleNotFoundError as error:
-        raise ValueError(f"report needs {error.name}: pip install 'perfnet[report]'") from error
+        raise ValueError(f"report needs {error.name}: pip install -e '.[report]'") from error
     from pipelines.config_sources import annotated
 
     config, overrides = _last_run(config, overrides)

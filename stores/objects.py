@@ -40,7 +40,7 @@ def _located(uri: str) -> tuple[Any, str]:
             uri, use_listings_cache=False, requests_timeout=_REQUEST_TIMEOUT_S, **emulator
         )
     except ImportError as error:
-        raise StorageError(uri, "gs:// needs gcsfs; pip install 'perfnet[gcp]'") from error
+        raise StorageError(uri, "gs:// needs gcsfs; pip install -e '.[gcp]'") from error
     return filesystem, path
 
 
