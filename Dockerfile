@@ -45,13 +45,16 @@ FROM base AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends build-essential \
     && rm -rf /var/lib/apt/lists/*
+# Sources stay in this stage too: what runs is what pip has installed.
 WORKDIR /src
+# The stages that run take it over whole, so that nobody installs anything there.
 RUN python -m venv "$VENV"
 # The dependencies come before the sources: a change of our code then reuses this layer.
 COPY pyproject.toml setup.py requirements.lock README.md LICENSE ./
 # Our packages as empty folders, which is all that installing their dependencies needs.
 RUN mkdir models pipelines stores transforms
 
+# What workers need, and no more: their image is fetched by every machine of a job.
 FROM build AS build-worker
 # Inherited from the top of the file, which every stage has to ask for.
 ARG TORCH
@@ -61,6 +64,7 @@ RUN if [ "$TORCH" != none ]; then \
     fi
 # Exact versions, those that were tested together.
 RUN pip install --no-cache-dir --constraint requirements.lock ".[beam,gcp]"
+# Our code comes last, because it changes most. One line a package: a COPY of several folders would join them.
 COPY models models
 COPY pipelines pipelines
 COPY stores stores
@@ -69,6 +73,7 @@ COPY transforms transforms
 # A wrong pair of versions is found here and not on worker 400.
 RUN pip install --no-cache-dir --no-deps --force-reinstall . && pip check
 
+# What training needs beside it: PyTorch, Lightning, the report.
 FROM build AS build-train
 ARG TORCH
 # A CPU build where nothing is asked for: the one that pip finds brings two gigabytes of CUDA.
@@ -82,7 +87,9 @@ COPY stores stores
 COPY transforms transforms
 RUN pip install --no-cache-dir --no-deps --force-reinstall . && pip check
 
+# From base, not from build: without compilers and sources.
 FROM base AS worker
+# Under the same path, because a virtual environment cannot be moved.
 COPY --from=build-worker $VENV $VENV
 # What Dataflow starts: it fetches the job's options and runs Beam's worker. Root, as Dataflow's mounts are root's.
 COPY --from=beam /opt/apache/beam /opt/apache/beam
@@ -92,27 +99,37 @@ ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
 # A worker that cannot load its libraries is found while building.
 RUN python -c "import apache_beam, gcsfs, pipelines.beam_main, transforms.frames, transforms.render, transforms.tvl1"
+# Dataflow adds the worker's arguments, which no shell may look at.
 ENTRYPOINT ["/opt/apache/beam/boot"]
 
+# From worker: one image launches the job and runs its stages, so both sides have the same versions.
 FROM worker AS template
+# What the service starts: it turns a template's parameters into our flags.
 COPY --from=flex /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher
+# A folder of our own, for the file that is launched.
 WORKDIR /template
-# The launcher runs a file, not a module. In a folder of its own nothing beside it can be imported by accident.
+# The launcher runs a file, not a module; nothing beside it can be imported by accident.
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py
 # It is our entry that knows flags only.
 RUN printf 'from pipelines.beam_main import main\n\nmain()\n' > main.py
-ENTRYPOINT ["/opt/google/dataflow/python_template_launcher"]
+# The entry point stays the worker's: templates are launched by the launcher's path, and workers of the job, which may
+# use this image too, by its entry point.
 
+# Without Beam's boot files: no worker is started from it.
 FROM base AS launcher
 COPY --from=build-worker $VENV $VENV
 # People and schedulers need no root; a number, because Kubernetes' runAsNonRoot cannot judge a name.
 RUN useradd --create-home --uid 1000 perfnet
+# Before WORKDIR, which makes the folder that this user writes to.
 USER 1000
 # Relative paths of a configuration start here; mount data below it.
 WORKDIR /home/perfnet
+# What follows the image's name in `docker run` are perfnet's arguments.
 ENTRYPOINT ["perfnet"]
 
+# The same, from the environment that has PyTorch.
 FROM base AS train
+# Whole, like the worker's.
 COPY --from=build-train $VENV $VENV
 RUN useradd --create-home --uid 1000 perfnet
 USER 1000

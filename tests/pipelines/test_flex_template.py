@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipelines.beam_main import split
+from pipelines.beam_main import OURS, SWITCHES, split
 from pipelines.beam_options import check_known
 from pipelines.commands import prepare
 from pipelines.config import load_config
 from pipelines.dataflow import check_job
-from pipelines.flex_template import metadata
+from pipelines.flex_template import LEFT_OUT, metadata
 
 ROOT = Path(__file__).parents[2]
 TYPED = [
@@ -42,7 +42,8 @@ def test_the_templates_parameters_are_flags_of_its_entry() -> None:
     assert stage == "flow"
     assert ours == ["--config=gs://b/c.yaml", "--max_rejected=0.05", "--retry_rejected"]
     check_known(beam)
-    assert set(inspect.signature(prepare).parameters) >= set(found) - {"sdk_container_image"}
+    assert set(inspect.signature(prepare).parameters) - set(LEFT_OUT) == set(found) - {"sdk_container_image"}
+    assert set(found) - {"stage", "sdk_container_image"} <= {*OURS, *SWITCHES}  # or Beam would be given them
 
 
 def test_what_a_job_needs_is_a_parameter_or_dataflows_own() -> None:
