@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor
 
+from models.lines import Passing
 from models.ranks import agreed
 from stores import files
 
@@ -46,10 +47,11 @@ class ProgressLines(pl.Callback):
         seconds_a_step = (now_s - self._began_s) / max(done - self._began_step, 1)
         left = clock((self._total_steps - done) * seconds_a_step)
         loss, accuracy = (total / self._steps for total in self._sums.values())
-        self._progress(
+        line = (
             f"{self._name}: step {done} of {self._total_steps}, loss {loss:.3f}, accuracy {accuracy:.2f}, "
             f"{self._batch_size / seconds_a_step:.1f} clips/s, {left} left"
         )
+        self._progress(line if done >= self._total_steps else Passing(line))
         self._said_s, self._steps = now_s, 0
         self._sums = dict.fromkeys(self._sums, 0.0)
 

@@ -13,6 +13,7 @@ from models.callbacks import Progress
 from models.checkpoint import Checkpoint, load_checkpoint
 from models.data import AlignedWindows, CentralWindows, batches_in_order
 from models.hardware import autocast, device, use_threads
+from models.lines import Passing
 from models.options import ModelOptions
 from models.predictions import Metrics, Predictions, measure, write_confusion, write_predictions
 from models.runs import RunFolder, evaluation_document, other_stores, select_evaluation
@@ -48,7 +49,11 @@ def evaluate(
         clips,
         choose=CentralWindows(options.evaluate),
     )
-    logits_BN = _logits(checkpoint, dataset, options, lambda n: progress(f"{run}: {n} of {len(clips)} clips"))
+
+    def count(done: int) -> None:
+        progress(Passing(f"{run}: {done} of {len(clips)} clips"))
+
+    logits_BN = _logits(checkpoint, dataset, options, count)
     found = Predictions(checkpoint.labels, [c.clip_id for c in clips], classes, logits_BN)
     write_predictions(folder, found)
     write_confusion(folder, found)

@@ -245,6 +245,7 @@ class Chain:
             elif self.reason(item):
                 self._learn(item)
                 worked = True
+        self.screen.close()
         return worked
 
     def _bring_up_to_date(self, stage: str) -> bool:
@@ -312,8 +313,8 @@ class Chain:
 
             for run in RUNS:
                 if runs.evaluation_stale_reason(run, workspace=workspace, options=options):
-                    evaluate(run, workspace=workspace, options=options, progress=self.screen.line)
+                    evaluate(run, workspace=workspace, options=options, progress=self.screen.say)
             return
         from models.train import train
 
-        train(item.removeprefix("train-"), workspace=workspace, options=options, progress=self.screen.live)
+        train(item.removeprefix("train-"), workspace=workspace, options=options, progress=self.screen.say)

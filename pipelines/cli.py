@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from pipelines.exit_codes import EXIT_FAILED, EXIT_USAGE
+from pipelines.progress import close_screens
 from pipelines.wrong_values import wrong_value
 from stores import files
 
@@ -62,7 +63,10 @@ def run(arguments: Sequence[str]) -> int:
         elif beam_args:
             raise ValueError(f"this command takes no -- options; found {' '.join(beam_args)}")
         keywords = _parse(function, prog, rest) | injected
-        return int(function(**keywords) or 0)
+        try:
+            return int(function(**keywords) or 0)
+        finally:
+            close_screens()
     except StageFailed as error:
         return _report(str(error), EXIT_FAILED)
     except StorageError as error:

@@ -114,6 +114,7 @@ class ExperimentRun:
             except StageFailed as error:
                 self.failed[training.run] = str(error)
                 self.screen.line(f"experiment: {training.run} failed: {error}")
+        self.screen.close()
 
     def raise_failed(self, of: int) -> None:
         """Ends the command with exit code 1 where something failed, after the table.
@@ -134,7 +135,7 @@ class ExperimentRun:
                 training.run,
                 workspace=self.workspace,
                 options=training.options,
-                progress=self.screen.live,
+                progress=self.screen.say,
             )
         if self._evaluation_reason(training):
             from models.evaluation import evaluate
@@ -143,7 +144,7 @@ class ExperimentRun:
                 training.run,
                 workspace=self.workspace,
                 options=training.options,
-                progress=self.screen.live,
+                progress=self.screen.say,
             )
 
 

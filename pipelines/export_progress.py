@@ -24,6 +24,9 @@ class Progress:
     def one_more(self) -> None:
         """Counts a clip, and shows the line when it is time."""
         self.done += 1
+        if self.done == self.clips:
+            self.screen.close()
+            return
         now = time.monotonic()
         if now - self._shown < (_TERMINAL_PERIOD_S if self.screen.terminal else _PERIOD_S):
             return

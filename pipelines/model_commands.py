@@ -44,7 +44,8 @@ def train(
     from models.train import train as train_run
 
     screen.line(f"{run}: {reason}")
-    folder = train_run(run, workspace=loaded.workspace, options=options, progress=screen.live)
+    folder = train_run(run, workspace=loaded.workspace, options=options, progress=screen.say)
+    screen.close()
     if speaks:
         print(f"{run}: {folder}")
     return 0
@@ -86,7 +87,8 @@ def evaluate(
     for name in stale:
         from models.evaluation import evaluate as evaluate_run
 
-        evaluate_run(name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.live)
+        evaluate_run(name, workspace=loaded.workspace, options=loaded.model_options(), progress=screen.say)
+    screen.close()
     show_runs(loaded.workspace, chosen)
     return EXIT_NOTHING if skip_code and not stale else 0
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from models.lines import Passing
 from pipelines.units import duration
 from stores import files
 
@@ -18,6 +19,7 @@ PROGRESS = "progress"
 _TERMINAL_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 15.0
 _REMOTE_PERIOD_S = 30.0
+_UNKNOWN_COLUMNS = 100
 
 
 @dataclass
@@ -104,17 +106,39 @@ class Screen:
         self._clear()
         self._live = text[: max(20, _columns() - 1)]
         print(self._live, end="", file=self._stream, flush=True)
+        _showing.add(self)
+
+    def say(self, text: str) -> None:
+        """What a training says: a line that stays, or one that the next may replace."""
+        (self.live if isinstance(text, Passing) else self.line)(text)
+
+    def close(self) -> None:
+        """Takes the live line away: its work is over, and what comes next begins a line of its own."""
+        if self._live:
+            self._clear()
+            self._stream.flush()
 
     def _clear(self) -> None:
         if self._live:
             print("\r" + " " * len(self._live) + "\r", end="", file=self._stream)
             self._live = ""
+            _showing.discard(self)
+
+
+_showing: set[Screen] = set()
+
+
+def close_screens() -> None:
+    """Takes away whatever live line a command has left, before its end is told."""
+    for screen in list(_showing):
+        screen.close()
 
 
 def _columns() -> int:
+    """Of the terminal; 100 where there is none, or one that says 0 because it does not know."""
     with contextlib.suppress(OSError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns
-    return 100
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _UNKNOWN_COLUMNS
+    return _UNKNOWN_COLUMNS
 
 
 @contextlib.contextmanager
@@ -134,6 +158,7 @@ def stage_progress(screen: Screen, stage: str, scratch: str, clips: int) -> Iter
     finally:
         done.set()
         thread.join()
+        screen.close()
 
 
 @contextlib.contextmanager
@@ -159,6 +184,7 @@ def shard_progress(screen: Screen, stage: str, job_folder: str, shards: int) -> 
     finally:
         ended.set()
         thread.join()
+        screen.close()
 
 
 def _show(screen: Screen, stage: str, scratch: str, clips: int, done: threading.Event) -> None:
