@@ -4,26 +4,18 @@ Planning reads the clips table, the input stores' snapshots and one file listing
 """
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stores import keys
 from stores.clips import ClipsTable
+from stores.earlier import done_before
 from stores.identities import Identity
 from stores.reasons import stale_reason
 from stores.rejections import Rejection
 from stores.store import Store, SummaryNames
-from stores.summaries import ClipEntry, Encoding, ShardReference, ShardSummary, Snapshot
-
-
-@dataclass(frozen=True)
-class Source:
-    """Rows of one clip in a committed data file."""
-
-    data: str
-    entry: ClipEntry
+from stores.summaries import ClipEntry, Encoding, ShardReference, ShardSummary, Snapshot, Source
 
 
 @dataclass(frozen=True)
@@ -283,13 +275,23 @@ def build_tasks(
         return []
     if videos is None:
         videos = _clips_of_inputs(plan, inputs, clip_specs or {})
-    copies, sealed = ({}, {}) if plan.force else _done_before(plan)
+    copies, sealed = (
+        ({}, {})
+        if plan.force
+        else done_before(
+            plan.store,
+            plan.spec,
+            num_shards=plan.encoding.num_shards,
+            stale=plan.stale,
+            previous=plan.previous,
+        )
+    )
     tasks = []
     for shard in plan.stale:
         clips = []
         for clip in sorted(videos[shard], key=lambda c: c.clip_id):
-            rejection = None if retry_rejected else sealed.get((clip.clip_id, clip.key))
             copy = copies.get((clip.clip_id, clip.key))
+            rejection = None if retry_rejected or copy else sealed.get((clip.clip_id, clip.key))
             clips.append(TaskClip(clip.clip_id, clip.key, clip.video, clip.inputs, copy, rejection))
         tasks.append(ShardTask(shard, plan.expected[shard], tuple(clips)))
     return tasks
@@ -329,41 +331,3 @@ def _derived(
     own = [clip_spec] if clip_spec else []
     key = keys.clip_key(spec, [*(s.entry.key for s in sources), *own])
     return TaskClip(clip_id, key, None, tuple(sources))
-
-
-def _done_before(plan: StagePlan) -> tuple[dict[tuple[str, str], Source], dict[tuple[str, str], Rejection]]:
-    """Clips and sealed rejections of the shards that exist already, by (clip_id, clip key)."""
-    names = _known_summaries(plan)
-    listing = plan.store.listing() if names else set()
-    copies: dict[tuple[str, str], Source] = {}
-    sealed: dict[tuple[str, str], Rejection] = {}
-    for summary in plan.store.summaries(names).values():
-        if summary is None or keys.canonical_json(summary.spec) != keys.canonical_json(plan.spec):
-            continue
-        sealed |= {(r.clip_id, r.key): r for r in summary.rejected if r.cause == "data"}
-        if summary.data in listing:
-            copies |= {(c.clip_id, c.key): Source(summary.data or "", c) for c in summary.clips}
-    return copies, sealed
-
-
-def _known_summaries(plan: StagePlan) -> Iterable[str]:
-    """Summaries of the last snapshot, and those of an interrupted or half-rejected run of the same keys."""
-    listing = plan.store.listing()
-    written = SummaryNames(listing, plan.encoding)
-    names = {s.summary for s in _with_clips_of(plan)}
-    names |= {name for s in plan.stale for name in written.of(s, plan.expected[s])}
-    return sorted(names & listing)
-
-
-def _with_clips_of(plan: StagePlan) -> list[ShardReference]:
-    """Shards of the last snapshot that can hold clips of stale shards.
-
-    A clip is in the shard that its hash h says: in s = h mod N now and in p = h mod P then. Both can only be where
-    s and p are the same modulo the greatest common divisor of N and P.
-    """
-    previous = plan.previous
-    if previous is None or keys.canonical_json(previous.spec) != keys.canonical_json(plan.spec):
-        return []
-    common = math.gcd(plan.encoding.num_shards, previous.encoding.num_shards)
-    wanted = {s % common for s in plan.stale}
-    return [r for r in previous.shards if r.shard % common in wanted]

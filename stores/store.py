@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stores import files
 from stores.summaries import Encoding, ShardSummary, Snapshot
 
 SNAPSHOT = "snapshot.json"
 SHARD_FILE = re.compile(
-    r"(?P<stem>\d{5,}-of-\d{5,}-[0-9a-f]{16})-[0-9a-f]{16}\.(?:(?P<data>parquet|tfrecord)|(?:tfrecord\.)?json)"
+    r"(?P<stem>(?P<shard>\d{5,})-of-(?P<num_shards>\d{5,})-[0-9a-f]{16})-[0-9a-f]{16}\.(?:(?P<data>parquet|tfrecord)|(?:tfrecord\.)?json)"
 )
 """Names of data files and summaries."""
 _READ_THREADS = 16
@@ -100,6 +101,21 @@ def _parsed(uri: str, content: bytes) -> Snapshot:
 def stem_of(shard: int, key: str, encoding: Encoding) -> str:
     """What the names of a shard's data files and summaries begin with, all that were ever written for that key."""
     return f"{shard:05d}-of-{encoding.num_shards:05d}-{key[:_DIGITS]}"
+
+
+class Place(NamedTuple):
+    """Which shard a file belongs to, and of how many."""
+
+    shard: int
+    num_shards: int
+
+
+def place_of_summary(name: str) -> Place | None:
+    """What the name of a summary says; None for the names of other files."""
+    found = SHARD_FILE.fullmatch(name)
+    if found is None or found["data"] or int(found["num_shards"]) == 0:
+        return None
+    return Place(int(found["shard"]), int(found["num_shards"]))
 
 
 def summary_name(summary: ShardSummary) -> str:

@@ -55,6 +55,14 @@ class ClipEntry:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Rows of one clip in a committed data file."""
+
+    data: str
+    entry: ClipEntry
+
+
+@dataclass(frozen=True)
 class Encoding:
     """How the content is laid out; in file names, in no key."""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stores.formats import DamagedShard, ShardNotWritten
-from stores.plan import ShardTask, Source, TaskClip
+from stores.plan import ShardTask, TaskClip
 from stores.rejections import ClipRejected, Rejection
 from stores.shards import ShardBuilder, open_shard
 from stores.store import Store
-from stores.summaries import Encoding, ShardSummary, library_versions
+from stores.summaries import Encoding, ShardSummary, Source, library_versions
 from transforms.stage import Stage, Video
 
 _DETAIL_CHARACTERS = 4000
