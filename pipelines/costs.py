@@ -3,26 +3,41 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from pipelines.chain import Chain, needs
+from pipelines.prepare import has_present_spec
 from pipelines.stages import STAGES, store_name
 from pipelines.units import size
-from stores.cost import Estimate, Work, estimate, measured_rate, work_after
+from stores.cost import Estimate, Rate, Work, estimate, measured_rate, work_after
 from stores.store import Store
 
 
 def costs(chain: Chain, stale: Iterable[str]) -> dict[str, Estimate]:
     """Stage → what it would cost, for the stale ones of a plan in order; stages after a stale one count its changes."""
-    workspace, works, found = chain.config.workspace, dict[str, Work](), dict[str, Estimate]()
-    frames = measured_rate(Store(workspace, "frames").snapshot())
-    for stage in stale:
-        if stage not in STAGES:
-            continue
+    works, found = dict[str, Work](), dict[str, Estimate]()
+    stages = [stage for stage in stale if stage in STAGES]
+    frames = _rate(chain, "frames") if stages else None
+    for stage in stages:
         upstream = [works[name] for name in needs(stage, chain.config) if name in works]
-        works[stage] = work_after(chain.work(stage), upstream, chain.clips.clip_ids)
-        rate = measured_rate(Store(workspace, store_name(stage, chain.config)).snapshot())
+        works[stage] = work_after(_own_work(chain, stage), upstream, chain.clips.clip_ids)
         found[stage] = estimate(
-            works[stage], rate, frames_per_clip=frames.frames_per_clip if frames else None
+            works[stage], _rate(chain, stage), frames_per_clip=frames.frames_per_clip if frames else None
         )
     return found
+
+
+def _own_work(chain: Chain, stage: str) -> Work | None:
+    """The work of a stage as its inputs are now; none of its own where only its inputs have to be made whole."""
+    work = chain.work(stage)
+    return Work({}) if work is None and has_present_spec(stage, chain.config) else work
+
+
+def _rate(chain: Chain, stage: str) -> Rate | None:
+    """What was measured: by the finished shards, also those of a run cut short, else by those that readers see."""
+    planned = chain.planned(stage)
+    finished = measured_rate(planned.standing.values() if planned else ())
+    if finished and finished.milliseconds_per_frame is not None:
+        return finished
+    snapshot = Store(chain.config.workspace, store_name(stage, chain.config)).snapshot()
+    return measured_rate(snapshot.shards if snapshot else ()) or finished
 
 
 def cost_line(found: Estimate) -> str:

@@ -20,7 +20,9 @@ from pipelines.units import duration
 from stores import files, keys, leases
 from stores.clips import ClipsTable
 from stores.commit import StageFailed, commit
+from stores.earlier import written_num_shards
 from stores.identities import Identity
+from stores.lineage import follows
 from stores.plan import (
     ShardTask,
     StagePlan,
@@ -40,7 +42,7 @@ _TASKS_PER_ROW_GROUP = 16
 
 
 class InputMissing(ValueError):
-    """An input store has no committed snapshot yet."""
+    """An input store has no committed snapshot yet, or one that does not go with the others."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Planned:
     videos: VideoClips | None
     inputs: tuple[tuple[Store, Snapshot], ...]
     clip_specs: dict[str, str] | None = None
+    clips: ClipsTable | None = None
 
     @property
     def clips_in(self) -> int:
@@ -81,9 +84,10 @@ def encoding_of(config: Config, clips: ClipsTable) -> Encoding:
     """Shard format and number: as configured, else as the frames store has it, else by the number of clips."""
     if config.store.num_shards:
         return Encoding(config.store.format, config.store.num_shards)
-    snapshot = Store(config.workspace, "frames").snapshot()
-    shards = snapshot.encoding.num_shards if snapshot else choose_num_shards(len(clips))
-    return Encoding(config.store.format, shards)
+    frames = Store(config.workspace, "frames")
+    snapshot = frames.snapshot()
+    written = snapshot.encoding.num_shards if snapshot else written_num_shards(frames.listing())
+    return Encoding(config.store.format, written or choose_num_shards(len(clips)))
 
 
 def plan(
@@ -100,7 +104,7 @@ def plan(
         force: plan to compute everything again.
 
     Raises:
-        InputMissing: an input store has no snapshot.
+        InputMissing: an input store has no snapshot, or another number of shards than the others.
     """
     stage = make_stage(stage_name, config)
     spec, encoding = spec_of(stage), encoding_of(config, clips)
@@ -113,11 +117,12 @@ def plan(
         return Planned(stage, planned, videos, ())
     stores = [Store(config.workspace, name) for name in stage.inputs]
     inputs = tuple((s, _input_snapshot(s)) for s in stores)
+    _check_layouts(inputs)
     encoding = Encoding(encoding.format, inputs[0][1].encoding.num_shards)
     clip_specs = _clip_specs(stage, clips)
     expected = expected_from_inputs(spec, [snapshot for _, snapshot in inputs], clip_specs)
     planned = plan_stage(store, spec=spec, encoding=encoding, expected=expected, **how)
-    return Planned(stage, planned, None, inputs, clip_specs)
+    return Planned(stage, planned, None, inputs, clip_specs, clips)
 
 
 def _clip_specs(stage: Stage, clips: ClipsTable) -> dict[str, str] | None:
@@ -133,15 +138,60 @@ def _input_snapshot(store: Store) -> Snapshot:
         raise InputMissing(str(error)) from error
 
 
+def has_present_spec(stage_name: str, config: Config) -> bool:
+    """Whether the store that readers see was made with the options of this configuration."""
+    snapshot = Store(config.workspace, store_name(stage_name, config)).snapshot()
+    spec = spec_of(make_stage(stage_name, config))
+    return snapshot is not None and keys.canonical_json(snapshot.spec) == keys.canonical_json(spec)
+
+
+def _check_layouts(inputs: Sequence[tuple[Store, Snapshot]]) -> None:
+    """Refuses stores of which a killed run has given only some another number of shards."""
+    (first, snapshot), *others = inputs
+    for store, found in others:
+        if found.encoding.num_shards != snapshot.encoding.num_shards:
+            raise InputMissing(
+                f"store {store.name} has {found.encoding.num_shards} shards and {first.name} "
+                f"{snapshot.encoding.num_shards}; run `perfnet run {store.name}` first"
+            )
+
+
+def _check_inputs(planned: Planned, config: Config) -> None:
+    """Refuses inputs that do not belong together: pose of other frames would be drawn on these.
+
+    Raises:
+        InputMissing: names the store that is behind.
+    """
+    snapshots = {store.name: snapshot for store, snapshot in planned.inputs}
+    for name, snapshot in snapshots.items():
+        stage = name.split("/")[0]
+        if len(snapshots) == 1 or stage == "frames" or planned.clips is None:
+            continue
+        own = own_specs(stage, config, planned.clips)
+        if not follows(snapshot, [snapshots["frames"]], own):
+            raise InputMissing(
+                f"store {name} was computed from other frames than there are now; run `perfnet run {stage}` first"
+            )
+
+
+def own_specs(stage_name: str, config: Config, clips: ClipsTable) -> dict[str, str] | None:
+    """What determines single clips of a stage beside its inputs; None for stages that have no such thing."""
+    brought = stage_name == "pose" and config.pose.backend == "file"  # no model need be there to say so
+    return _clip_specs(make_stage(stage_name, config), clips) if brought else None
+
+
 def execute(planned: Planned, config: Config, *, beam_args: Sequence[str], screen: Screen) -> Outcome:
     """Computes what is stale and commits the store.
 
     Raises:
+        InputMissing: the stores that it reads do not belong together.
         StageFailed: clips failed or too many were rejected, or a worker died; finished shards are kept.
     """
     started = time.monotonic()
     plan = planned.plan
     counters: dict[str, int] = {}
+    if plan.reason:
+        _check_inputs(planned, config)
     if plan.stale:
         tasks = tasks_of(planned, config)
         with _job(config.workspace, planned, tasks) as folder:
@@ -165,6 +215,8 @@ def commit_only(planned: Planned, config: Config) -> Outcome:
             f"{plan.store.name}: {missing} of {len(plan.expected)} shards are not computed; "
             "run the same command without --commit"
         )
+    if plan.reason:
+        _check_inputs(planned, config)
     snapshot = _commit(planned, config)
     return Outcome(plan.store.name, planned.clips_in, snapshot, {}, time.monotonic() - started)
 
@@ -190,9 +242,11 @@ def last_job(workspace: str, store: str) -> dict[str, Any] | None:
 
 
 def _commit(planned: Planned, config: Config) -> Snapshot:
-    snapshot = commit(planned.plan, max_rejected=config.run.max_rejected)
-    _check_counts(planned, snapshot)
-    return snapshot
+    return commit(
+        planned.plan,
+        max_rejected=config.run.max_rejected,
+        check=lambda snapshot: _check_counts(planned, snapshot),
+    )
 
 
 def _check_counts(planned: Planned, snapshot: Snapshot) -> None:

@@ -1,6 +1,6 @@
 """Commits a store: checks what was rejected, then puts the snapshot."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from stores import files
 from stores.plan import StagePlan, best_references
@@ -46,14 +46,20 @@ def _written(plan: StagePlan, names: list[str]) -> list[str]:
     return [n for n in names if n not in plan.listing] or names if plan.force else names
 
 
-def commit(plan: StagePlan, *, max_rejected: float) -> Snapshot:
+def commit(
+    plan: StagePlan, *, max_rejected: float, check: Callable[[Snapshot], None] = lambda snapshot: None
+) -> Snapshot:
     """Puts the snapshot of a finished plan, unless it stands already.
+
+    Args:
+        check: raises for a snapshot that readers must not see.
 
     Raises:
         StageFailed: internal errors, too many rejected clips, or missing shards; names the first of them.
     """
     snapshot = build_snapshot(plan)
     check_rejected(plan, snapshot, max_rejected=max_rejected)
+    check(snapshot)
     if plan.previous != snapshot:
         plan.store.put_snapshot(snapshot)
     return snapshot

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stores.plan import ShardTask
-from stores.summaries import Snapshot
+from stores.summaries import ShardReference
 
 _MS_PER_HOUR = 3_600_000
 
@@ -22,16 +22,16 @@ class Rate:
     frames_per_clip: float
 
 
-def measured_rate(snapshot: Snapshot | None) -> Rate | None:
-    """The rate over all clips of a store's last snapshot; None where it holds none."""
-    totals = snapshot.totals if snapshot else {}
-    if not snapshot or not totals["frames"]:
+def measured_rate(shards: Iterable[ShardReference]) -> Rate | None:
+    """The rate over all clips of these shards; None where they hold none."""
+    found = list(shards)
+    frames, milliseconds = sum(s.frames for s in found), sum(s.milliseconds for s in found)
+    if not frames:
         return None
-    milliseconds = sum(s.milliseconds for s in snapshot.shards)
     return Rate(
-        milliseconds_per_frame=milliseconds / totals["frames"] if milliseconds else None,
-        bytes_per_frame=totals["size_bytes"] / totals["frames"],
-        frames_per_clip=totals["frames"] / totals["clips"],
+        milliseconds_per_frame=milliseconds / frames if milliseconds else None,
+        bytes_per_frame=sum(s.size_bytes for s in found) / frames,
+        frames_per_clip=frames / sum(s.clips for s in found),
     )
 
 

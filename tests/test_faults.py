@@ -307,6 +307,24 @@ def unreadable_while_planned(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
         assert "file_changed" in fails(site, "1 of 6 clips were rejected")
 
 
+def layout_change_cut_short(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the stores of a change to more shards: it goes on as it began, and can be taken back."""
+    site.run()
+    more = {"store.num_shards": 16}
+    for stages in (["frames"], ["pose"]):
+        Chain(site.config(**more), Screen(quiet=True)).run(stages)
+        assert set(Chain(site.config(**more), Screen(quiet=True), look_only=True).plan(STAGES)) == set(STAGES)
+    assert set(site.run(**more).values()) == {0}
+    Chain(site.config(), Screen(quiet=True)).run(["frames"])
+
+
+def layout_change_without_snapshots(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshots are cut short before the format changes: the shards' own names say what is there."""
+    site.run()
+    truncated_snapshot(site, monkeypatch)
+    assert set(site.run(**{"store.format": "tfrecord", "store.num_shards": None}).values()) == {0}
+
+
 PASSING = [
     disk_full,
     temporary_disk_full,
@@ -323,6 +341,8 @@ PASSING = [
     pose_model_raises,
     replaced_while_running,
     unreadable_while_planned,
+    layout_change_cut_short,
+    layout_change_without_snapshots,
 ]
 
 

@@ -346,6 +346,26 @@ def test_costs_are_told_before_the_work(ws: Workspace) -> None:
     assert len({line.split("copies ")[1].split(";")[0] for line in costs.values()}) == 1
 
 
+def test_a_first_run_cut_short_has_measured_a_rate(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its finished shards say what a frame takes, though no snapshot lists them."""
+    real = CountingFrames.process
+
+    def process(self: CountingFrames, *clips: Video) -> ClipOutput:
+        if clips[0].clip_id == "c05":
+            raise ArithmeticError("by design")
+        time.sleep(0.1)
+        return real(self, *clips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingFrames, "process", process)
+        assert ws.prepare("frames")[0] == 1
+    assert not (Path(ws.path) / "frames" / "snapshot.json").exists()
+    (line,) = (n for n in ws.perfnet("status")[1].splitlines() if n.startswith("cost: frames: "))
+    found = re.search(r": computes 1 clips, \d frames; copies \d clips; about (\S+) core-seconds", line)
+    assert found, line
+    assert float(found[1]) >= 0.1 * 7 / 44 * 4  # seven clips have at most 44 frames, this one at least 4
+
+
 def test_status_for_machines(ws: Workspace) -> None:
     """The same as the table: state and reason, totals, the last job, the cost of what is stale."""
     ws.list_clips(CLIPS[:7])

@@ -1,9 +1,9 @@
 """What work costs, at rates that are known."""
 
 from stores.cost import Estimate, Rate, Work, estimate, measured_rate, work_after, work_of
-from stores.plan import ShardTask, Source, TaskClip
+from stores.plan import ShardTask, TaskClip
 from stores.rejections import Rejection
-from stores.summaries import ClipEntry, Encoding, ShardReference, Snapshot
+from stores.summaries import ClipEntry, ShardReference, Source
 
 
 def reference(clips: int, frames: int, size_bytes: int, milliseconds: int) -> ShardReference:
@@ -12,11 +12,11 @@ def reference(clips: int, frames: int, size_bytes: int, milliseconds: int) -> Sh
 
 def test_rates_are_means_over_all_shards() -> None:
     shards = (reference(2, 300, 3_000, 600), reference(1, 100, 5_000, 1_000))
-    rate = measured_rate(Snapshot("flow", {}, Encoding(), shards))
+    rate = measured_rate(shards)
     assert rate == Rate(milliseconds_per_frame=4.0, bytes_per_frame=20.0, frames_per_clip=400 / 3)
-    assert measured_rate(None) is None
-    assert measured_rate(Snapshot("flow", {}, Encoding(), (reference(0, 0, 0, 0),))) is None
-    untimed = measured_rate(Snapshot("flow", {}, Encoding(), (reference(1, 10, 10, 0),)))
+    assert measured_rate([]) is None
+    assert measured_rate([reference(0, 0, 0, 0)]) is None
+    untimed = measured_rate([reference(1, 10, 10, 0)])
     assert untimed == Rate(None, 1.0, 10.0)
 
 
