@@ -1,6 +1,5 @@
 """Stages on Dataflow: the real client against a stand-in of the service, and the staged job run as Dataflow would."""
 
-import json
 import os
 import re
 import signal
@@ -9,13 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dataflow_stub import Service, dataflow
 from fake_stages import CountingFrames, plan_frames, table_of
 from gcs import BUCKET, free_port, gcs, object_names, upload, variables
-from google.cloud.dataflow import JobType
 from test_gcs_chain import OPTIONS, local_frames, local_workspace, put_clips, videos
 from test_plan import LENGTHS, VIDEOS
 
@@ -91,72 +88,6 @@ def frames_of(workspace: str) -> list[tuple[int, str | None]]:
 
 
 OVERRIDES = [f"--{name}={value}" for name, value in OPTIONS.items()]
-
-
-@pytest.mark.slow
-def test_the_staged_job_makes_the_stores_of_a_local_run(
-    gcs: str, service: Service, videos: list[Path], local_frames: list[tuple[int, str | None]]
-) -> None:
-    """A launcher submits and is killed; the next one meets its job, waits for it and commits."""
-    ws = remote_workspace(gcs, videos, "submitted")
-    flags = [
-        "--stage=frames",
-        f"--workspace={ws}",
-        *OVERRIDES,
-        *cloud(service),
-        '--labels={"airflow-version": "v3"}',
-    ]
-    before = len(service.jobs)
-    first = launch(gcs, *flags, module="pipelines.beam_main")
-    job = service.await_job(before + 1)
-    told = read_until(first, "Created job with id")
-    first.kill()
-    out, _ = first.communicate()
-    assert out == ""  # the operator reads standard error to its end first
-    assert f"Created job with id: [{job['id']}]" in told
-    check_submitted(job)
-
-    second = launch(gcs, "prepare", "frames", "--workspace", ws, *OVERRIDES, "--", *cloud(service))
-    (staged,) = (
-        n for n in object_names(gcs) if n.startswith(f"temp/{job['name']}") and n.endswith("pipeline.pb")
-    )
-    run = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("run_staged.py")), f"gs://{BUCKET}/{staged}"],
-        cwd=ROOT,
-        env={**os.environ, **variables(gcs), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    counters = json.loads(run.stdout.splitlines()[-1])
-    assert counters["computed"] == 3
-    service.finish(job, counters=counters)
-    _, err = second.communicate(timeout=240)
-    assert second.returncode == 0, err
-    assert f"Dataflow runs {job['name']} already; waiting for it" in err
-    assert "frames: 3 clips in, 3 out, 0 rejected; 30 frames; computed 3, copied 0" in err
-    assert len(service.jobs) == before + 1
-    assert frames_of(ws) == local_frames
-    assert not [
-        n for n in object_names(gcs) if n.startswith("submitted/jobs/") and n.endswith("plan.parquet")
-    ]
-
-
-def check_submitted(job: dict[str, Any]) -> None:
-    """What Dataflow is told."""
-    assert job["name"].startswith("perfnet-frames-")
-    assert job["type"] == JobType.JOB_TYPE_BATCH
-    assert job["labels"] == {"airflow-version": "v3", "perfnet-stage": "frames"}
-    options = job["environment"]["sdkPipelineOptions"]["options"]
-    assert options["number_of_worker_harness_threads"] == 1
-    assert options["sdk_location"] == "container"
-    (pool,) = job["environment"]["workerPools"]
-    assert pool["machineType"] == "n2-standard-4"
-    assert pool["diskSizeGb"] == 50
-    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
-    (image,) = pool["sdkHarnessContainerImages"]
-    assert f"--sdk_container_image={image['containerImage']}" == IMAGE
 
 
 @pytest.mark.slow
