@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +50,17 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., C
         return lambda: [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
 
     return install
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Lists the tests of this folder with their seconds: Airflow's are the longest of the suite."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            name = getattr(report, "nodeid", "").partition("[")[0]
+            if name.startswith("tests/dags/") and hasattr(report, "duration"):
+                seconds[name] += report.duration
+    if seconds:
+        terminalreporter.section("tests with Airflow, seconds")
+        for name, took_s in seconds.most_common():
+            terminalreporter.line(f"{took_s:7.1f}  {name}")
