@@ -17,7 +17,7 @@ _IN_STORE = re.compile(rf"{_STORE}/(?:{re.escape(SNAPSHOT)}|shards/(?P<name>[^/]
 _MODEL = re.compile(r"models/(?P<sha256>[0-9a-f]{64})/[^/]+")
 _JOB = re.compile(
     rf"{leases.FOLDER}/(?P<job>{leases.JOB_ID.pattern})/"
-    r"(?:plan\.parquet|job\.json|lease\.json|dataflow\.json|job\.log|workers\.log|stop|(?:progress|workers)/[^/]+)"
+    r"(?:plan\.parquet|job\.json|lease\.json|dataflow\.json|job\.log|workers\.log|stop|(?:progress|workers|done)/[^/]+)"
 )
 _PARTIAL = re.compile(
     r"(?:(?:frames|pose|flow|render|models|jobs|runs|reports)/(?:.*/)?)?"

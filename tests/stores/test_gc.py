@@ -210,12 +210,14 @@ def test_garbage_on_an_object_store(tmp_path: Path) -> None:
         for clips in (VIDEOS, SOME):
             run_frames(ws, table_of(clips))
         files.put_bytes(files.join(ws, "frames", "shards", "notes.txt"), b"mine")
-        files.put_bytes(files.join(ws, "jobs", "frames-20200101T000000-1", "job.log"), b"ours")
+        for name in ("job.log", "done/0", "done/1"):
+            files.put_bytes(files.join(ws, "jobs", "frames-20200101T000000-1", *name.split("/")), b"ours")
         young = find_garbage(ws, plans=[], min_age_s=DAY_S, now_s=time.time())
         assert young == []
         found = find_garbage(ws, plans=[], min_age_s=DAY_S, now_s=time.time() + 2 * DAY_S)
-        assert [g.kind for g in found] == ["summary file", "data file", "job file"]
+        assert [g.kind for g in found] == ["summary file", "data file", *["job file"] * 3]
         delete(ws, found)
         assert not {g.name for g in found} & set(files.list_tree(ws))
         assert "frames/shards/notes.txt" in files.list_tree(ws)
+        assert not [n for n in files.list_tree(ws) if n.startswith("jobs/")]
         assert list(StoreReader(ws, "frames").clips) == sorted(SOME)
