@@ -1,6 +1,7 @@
 """Identity of a video is its content: (uri, size, modification mark) only decides when to read it again."""
 
 import errno
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ import pyarrow.parquet as pq
 from stores import files
 
 FILE = "identities.parquet"
+_LOGGER = logging.getLogger(__name__)
 _THREADS = 8
 _MOST_TOGETHER = 256
 _LASTING = (errno.ELOOP, errno.ENAMETOOLONG)
+_SCHEMA = pa.schema(
+    [("uri", pa.string()), ("size_bytes", pa.int64()), ("modified", pa.string()), ("digest", pa.string())]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +93,44 @@ def identify_all(
 
 
 def read_identities(workspace: str) -> dict[str, Identity]:
-    """What the workspace's cache knows, by uri."""
+    """What the workspace's cache knows, by uri: nothing where it is missing or damaged.
+
+    Raises:
+        OSError: it cannot be read for now; to read all videos instead would take days.
+    """
     uri = files.join(workspace, FILE)
     try:
-        with files.open_read(uri) as file, pq.ParquetFile(file) as parquet:
+        with (
+            files.open_read(uri) as file,
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
             table = parquet.read()  # pq.read_table would load pandas
-        columns = (table[name].to_pylist() for name in ("uri", "size_bytes", "modified", "digest"))
+        if not table.schema.remove_metadata().equals(_SCHEMA):
+            raise ValueError(f"columns {table.schema.names}")
+        columns = (table[name].to_pylist() for name in _SCHEMA.names)
         return {values[0]: Identity(*values) for values in zip(*columns, strict=True)}
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError):
-        return {}  # a cache: what is missing or damaged is read again
+    except FileNotFoundError:
+        return {}
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        return _nothing(uri, error)
+    except OSError as error:
+        if type(error) is OSError and error.errno is None:  # Arrow's word for damage
+            return _nothing(uri, error)
+        raise
+
+
+def _nothing(uri: str, error: Exception) -> dict[str, Identity]:
+    said = files.printable(" ".join(str(error).split()))[:200]
+    _LOGGER.warning(
+        "%s is damaged (%s); it is only a cache: every video is read again", files.printable(uri), said
+    )
+    return {}
 
 
 def write_identities(workspace: str, identities: dict[str, Identity]) -> None:
     """Writes the workspace's cache whole."""
     kept = [identities[uri] for uri in sorted(identities)]
-    schema = pa.schema(
-        [("uri", pa.string()), ("size_bytes", pa.int64()), ("modified", pa.string()), ("digest", pa.string())]
-    )
-    columns = [[getattr(identity, name) for identity in kept] for name in schema.names]
-    table = pa.table([pa.array(c, t) for c, t in zip(columns, schema.types, strict=True)], schema=schema)
+    columns = [[getattr(identity, name) for identity in kept] for name in _SCHEMA.names]
+    table = pa.table([pa.array(c, t) for c, t in zip(columns, _SCHEMA.types, strict=True)], schema=_SCHEMA)
     with files.staged(files.join(workspace, FILE)) as path:
-        pq.write_table(table, path)
+        pq.write_table(table, path, write_page_checksum=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stores import files
-from stores.identities import identify_all
+from stores.identities import Identity, identify_all, read_identities, write_identities
+from stores.objects import StorageError
 from stores.verify import verify_videos
 
 
@@ -70,9 +71,43 @@ def test_a_failing_disk_says_nothing_of_the_content(
     assert verify_videos(ws, [str(old), str(new)]) == ([], [])
 
 
-def test_a_damaged_cache_is_read_anew(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(b"content")
     first = identify_all(str(tmp_path), [str(video)])
+    assert caplog.messages == []
     (tmp_path / "identities.parquet").write_bytes(b"PAR1 not really")
     assert identify_all(str(tmp_path), [str(video)]) == first
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path}/identities.parquet is damaged (")
+    assert said.endswith("it is only a cache: every video is read again")
+
+
+def test_no_flipped_bit_of_the_cache_changes_an_identity(tmp_path: Path) -> None:
+    ws = str(tmp_path)
+    known = {f"/v/{i}.mp4": Identity(f"/v/{i}.mp4", 1000 + i, str(10**18 + i), f"md5:{i}") for i in range(3)}
+    known["/v/gone.mp4"] = Identity("/v/gone.mp4", None, None, "missing_file")
+    write_identities(ws, known)
+    path = tmp_path / "identities.parquet"
+    content = path.read_bytes()
+    emptied = 0
+    for place in range(len(content)):
+        for bit in (0x01, 0x10, 0x80):
+            path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+            found = read_identities(ws)
+            emptied += not found
+            assert found in ({}, known), (place, bit)
+    assert emptied > len(content)
+
+
+def test_a_cache_that_cannot_be_read_for_now_is_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_identities(str(tmp_path), {})
+
+    def fail(uri: str) -> None:
+        raise StorageError(uri, "503")
+
+    monkeypatch.setattr(files, "open_read", fail)
+    with pytest.raises(StorageError):
+        read_identities(str(tmp_path))
