@@ -85,6 +85,15 @@ class Selection:
         return found
 
 
+def check_batch(train_clips: int, batch_size: int) -> None:
+    """Raises ValueError where a batch is larger than the train split."""
+    if train_clips < batch_size:
+        raise ValueError(
+            f"train.batch_size: found {batch_size}, but the train split has {train_clips} clips; "
+            "choose a smaller batch"
+        )
+
+
 def select_clips(workspace: str, *, streams: Iterable[str], options: ModelOptions) -> Selection:
     """Joins the clips table with the stores of `streams`.
 

@@ -24,7 +24,7 @@ from models.runs import (
     training_clips,
     training_document,
 )
-from models.selection import Selection
+from models.selection import Selection, check_batch
 from models.streams import LossNotFinite, StreamClassifier
 from stores import files, keys
 from stores.reader import StoreReader
@@ -130,11 +130,7 @@ def _check_teachers(teachers: Mapping[str, Checkpoint], selection: Selection, st
 
 def _plan(folder: RunFolder, options: ModelOptions, selection: Selection, ranks: Ranks) -> Plan:
     clips, o = selection.require("train", options.data.split), options.train
-    if len(clips) < o.batch_size:
-        raise ValueError(
-            f"train.batch_size: found {o.batch_size}, but the train split has {len(clips)} clips; "
-            "choose a smaller batch"
-        )
+    check_batch(len(clips), o.batch_size)
     if o.sync_norm and not torch.cuda.is_available():
         raise ValueError("train.sync_norm: found True, but this machine has no GPU; set it to false")
     document = training_document(folder.run, workspace=folder.workspace, options=options, selection=selection)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from models import runs
 from models.options import RUNS, ModelOptions
+from models.selection import check_batch
 from pipelines import prepare
 from pipelines.config import Config
 from pipelines.importers import clips_from_folder, describe
@@ -227,7 +228,7 @@ class Chain:
         """Brings the items up to date, in order; returns whether anything was done.
 
         Raises:
-            ValueError: something to train, in a workspace that is not local.
+            ValueError: something to train, in a workspace that is not local or from too few clips.
         """
         worked, stages = False, [item for item in items if item in STAGES]
         if len(stages) < len(items) and not files.is_local(self.config.workspace):
@@ -235,6 +236,8 @@ class Chain:
                 f"workspace: {files.printable(self.config.workspace)} is not local, and training writes its runs to a "
                 f"local workspace; name only stages, as in `perfnet run {' '.join(stages) or 'flow'}`"
             )
+        if any(item.startswith("train-") for item in items):
+            self._check_split()
         if self._on_dataflow:
             from pipelines.dataflow import check_stages
 
@@ -247,6 +250,11 @@ class Chain:
                 worked = True
         self.screen.close()
         return worked
+
+    def _check_split(self) -> None:
+        """Refuses, before hours of work on stores, a clips table that no batch of the training could come from."""
+        splits = self.clips.split(self.config.data.split)
+        check_batch(list(splits.values()).count("train"), self.config.train.batch_size)
 
     def _bring_up_to_date(self, stage: str) -> bool:
         """Computes what is stale of one store and commits it; returns whether anything was stale."""

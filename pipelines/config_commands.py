@@ -51,9 +51,8 @@ def init(
         raise ValueError(f"--videos: {files.printable(videos)} is not a folder")
     with in_flags(flags):
         clips = clips_from_folder(videos, options)
-    text = starter(
-        output, videos=videos, workspace=workspace, test_share=test_share, group_pattern=group_pattern
-    )
+    train_clips = list(clips.splits["split"]).count("train")
+    text = starter(output, options, workspace=workspace, train_clips=train_clips)
     files.put_bytes(output, text.encode())
     print(*describe(clips), f"{files.printable(output)} is written; next:", sep="\n")
     print(f"  perfnet run --config {files.printable(output)}")

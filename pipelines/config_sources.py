@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.config import VIDEOS_VARIABLE, Config, load_config
+from pipelines.config import VIDEOS_VARIABLE, ClipsOptions, Config, load_config
 from stores import files
 
 _VALUE_COLUMNS = 44
@@ -88,6 +88,7 @@ def _lines_below(node: yaml.Node, prefix: str) -> Iterator[tuple[str, int]]:
         yield from _lines_below(value, f"{name}.")
 
 
+_BATCH_SIZE = 8
 STARTER = """\
 # A perfnet configuration. Every key can be left out, and be given on the command line: --train.epochs 30.
 # `perfnet config --config {path}` shows all keys with their values; numbers here suit two CPU cores.
@@ -121,7 +122,7 @@ data:
 
 train:
   epochs: 60
-  batch_size: 8
+  batch_size: {batch_size}             # clips a step; no more than there are to train on
   learning_rate: 0.03
   warmup_steps: 20
   norm_momentum: 0.1
@@ -139,13 +140,14 @@ evaluate:
 """
 
 
-def starter(path: str, *, videos: str, workspace: str, test_share: float, group_pattern: str | None) -> str:
-    """The commented configuration of a new project."""
+def starter(path: str, clips: ClipsOptions, *, workspace: str, train_clips: int) -> str:
+    """The commented configuration of a new project; its batch is no larger than its train split."""
     return STARTER.format(
         path=path,
         workspace=_scalar(workspace),
-        videos=_scalar(videos),
-        test_share=test_share,
-        group="" if group_pattern else "# ",
-        group_pattern=_scalar(group_pattern or r"(scene\d+)"),
+        videos=_scalar(clips.folder),
+        test_share=clips.test_share,
+        batch_size=max(1, min(_BATCH_SIZE, train_clips)),
+        group="" if clips.group_pattern else "# ",
+        group_pattern=_scalar(clips.group_pattern or r"(scene\d+)"),
     )

@@ -106,6 +106,39 @@ def test_init_writes_a_configuration_that_reads_back(
     assert len(comments) > 15
 
 
+def test_init_for_few_videos_writes_what_can_be_trained(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "init", "--videos", "my videos")[0] == 0
+    assert load_config("perfnet.yaml").train.batch_size == 2
+    for number in range(20):
+        (videos / "wave" / f"more_{number}.mp4").touch()
+    assert run(capsys, "init", "--videos", "my videos", "--force")[0] == 0
+    assert load_config("perfnet.yaml").train.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--train.batch_size", "3"],
+            "train.batch_size: found 3, but the train split has 2 clips; choose a smaller batch",
+        ),
+        (
+            ["--data.split", "split_7"],
+            "data.split: the clips table has no column 'split_7'; split columns: split",
+        ),
+    ],
+)
+def test_run_refuses_what_could_not_be_trained_before_any_work(
+    videos: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    run(capsys, "init", "--videos", "my videos")
+    code, _, err = run(capsys, "run", "--config", "perfnet.yaml", *flags, "--quiet")
+    assert (code, err) == (2, f"perfnet: {message}\n")
+    assert sorted(path.name for path in Path("workspace").iterdir() if path.is_dir()) == []
+
+
 def test_init_replaces_nothing_unasked(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("perfnet.yaml").write_text("workspace: mine")
     code, _, err = run(capsys, "init", "--videos", "my videos")
