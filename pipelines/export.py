@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from pipelines.progress import Screen
 from pipelines.whole_folder import INDEX, check_target, whole_folder
 from stores import files
 from stores.clips import SPLITS, ClipsTable
+from stores.lineage import strangers
 from stores.reader import StoreReader
 from stores.tfrecord import write_record
 from transforms.export_clip import SATURATION_PX, ClipLabel, mediasequence_example
@@ -66,11 +67,16 @@ def export_mediasequence(
     workers: int,
     overwrite: bool,
     screen: Screen,
+    pose_specs: Mapping[str, str] | None = None,
 ) -> Exported:
     """Writes one complete example a clip, in files such as train-00000-of-00100.
 
+    Args:
+        pose_specs: what determines the pose of single clips beside their frames; None where nothing does.
+
     Raises:
-        ValueError: a store is missing, no such split column, nothing to export, or `out` is not empty.
+        ValueError: a store is missing or was computed from other frames, no such split column, nothing to export, or
+            `out` is not empty.
     """
     check_target(out, overwrite=overwrite)
     splits = _splits(clips, layout.split_column)
@@ -79,6 +85,7 @@ def export_mediasequence(
     left_out = [clip_id for clip_id, split in splits.items() if split and clip_id not in held]
     chosen = {s: sorted((c for c in held if splits.get(c) == s), key=_shuffled) for s in SPLITS if s}
     chosen = {split: found for split, found in chosen.items() if found}
+    _check_same_frames(readers, {c for found in chosen.values() for c in found}, pose_specs)
     if not chosen:
         raise ValueError(
             f"nothing to export: no clip has a split in {layout.split_column} and is in all of {', '.join(STORES)}"
@@ -95,6 +102,24 @@ def export_mediasequence(
                 _write(uri, _in_order(pool, make, found[index::total], 2 * workers), progress)
         _write_index(folder, exported, clips)
     return exported
+
+
+def _check_same_frames(
+    readers: Sequence[StoreReader], chosen: Collection[str], pose_specs: Mapping[str, str] | None
+) -> None:
+    """Refuses to write new frames beside flow or people of the frames before."""
+    frames = readers[STORES.index("frames")].clips
+    for reader in readers:
+        name = reader.store.name
+        if name == "frames":
+            continue
+        specs = pose_specs if name == "pose" else None
+        wrong = [c for c in strangers(reader.clips, reader.snapshot, [frames], specs) if c in chosen]
+        if wrong:
+            raise ValueError(
+                f"store {name} was computed from other frames than there are now, in {len(wrong)} clips such as "
+                f"{files.printable(wrong[0])}; run `perfnet run {name}` first"
+            )
 
 
 def _splits(clips: ClipsTable, column: str) -> dict[str, str]:

@@ -24,7 +24,8 @@ def export_mediasequence(
     """Write frames, flow, pose and label of every clip as MediaSequence TFRecord files, for DMVR and Scenic.
 
     Files are named <split>-00000-of-00004, and export.json holds the label map. Flow is requantised as MediaPipe
-    does it (flow.jpeg_quality). Clips without a split, or rejected by one of the stores, are left out.
+    does it (flow.jpeg_quality). Clips without a split, or rejected by one of the stores, are left out. Stores that were
+    computed from other frames than there are now are refused.
     Example: perfnet export mediasequence export --config perfnet.yaml --split_column split_1
 
     Args:
@@ -41,20 +42,23 @@ def export_mediasequence(
     check_libraries()
     from pipelines.export import Layout
     from pipelines.export import export_mediasequence as export
+    from pipelines.prepare import own_specs
     from stores.clips import read_clips
 
+    clips = read_clips(loaded.workspace)
     layout = Layout(split_column or loaded.data.split, num_files, loaded.flow.jpeg_quality)
     exported = export(
         loaded.workspace,
-        read_clips(loaded.workspace),
+        clips,
         files.check_uri(out),
         layout,
         workers=loaded.run.workers or os.cpu_count() or 1,
         overwrite=overwrite,
         screen=Screen(quiet=quiet),
+        pose_specs=own_specs("pose", loaded, clips),
     )
-    for split, clips in exported.clips.items():
-        print(f"{split}: {clips} clips in {exported.files[split]} files")
+    for split, count in exported.clips.items():
+        print(f"{split}: {count} clips in {exported.files[split]} files")
     if exported.left_out:
         named = ", ".join(map(files.printable, exported.left_out[:5]))
         more = ", …" if len(exported.left_out) > 5 else ""

@@ -19,6 +19,7 @@ from models.options import (
 )
 from stores import keys
 from stores.clips import make_clips, write_clips
+from stores.reader import StoreReader
 from stores.records import FlowPair, Frame, People, Record
 from stores.shards import ShardBuilder
 from stores.store import Store
@@ -95,13 +96,25 @@ def squares(count: int, *, split: str, seed: int = 0, **shape: int) -> list[Movi
 
 
 def put_store(
-    workspace: Path, name: str, clips: Iterable[MovingSquare], *, spec: Mapping[str, object] | None = None
+    workspace: Path,
+    name: str,
+    clips: Iterable[MovingSquare],
+    *,
+    spec: Mapping[str, object] | None = None,
+    follow: bool = False,
 ) -> None:
-    """Commits a store of one shard that holds the clips."""
+    """Commits a store of one shard that holds the clips.
+
+    Args:
+        follow: give the clips the keys that a stage would give them, which reads the frames that are there.
+    """
     spec = {"stage": name.split("/")[0], "version": 1, "options": dict(spec or {})}
     store, encoding = Store(str(workspace), name), Encoding()
     clips = sorted(clips, key=lambda clip: clip.clip_id)
     pairs = [(clip, keys.digest([spec, clip.clip_id, clip.seed])) for clip in clips]
+    if follow:
+        frames = StoreReader(str(workspace), "frames").clips
+        pairs = [(clip, keys.clip_key(spec, [frames[clip.clip_id].key])) for clip in clips]
     held = keys.held_digest((clip.clip_id, key) for clip, key in pairs)
     shard_key = keys.shard_key(spec, [held])
     with ShardBuilder(store, 0, shard_key, encoding, spec) as shard:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from gcs import BUCKET, gcs
 from moving_squares import BOUND_PX, put_store, put_workspace, squares
 
 from pipelines.cli import run
-from stores import files
+from pipelines.config import load_config
+from pipelines.stages import make_stage
+from stores import files, keys
+from stores.lineage import strangers
 from stores.reader import StoreReader
 from stores.records import FlowPair
 from stores.store import Store
@@ -30,8 +34,8 @@ CLIPS = squares(3, split="train") + squares(1, split="test", seed=1)
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     folder = put_workspace(tmp_path / "ws", CLIPS)
-    put_store(folder, "flow", CLIPS, spec={"bound_px": BOUND_PX})
-    put_store(folder, "pose", CLIPS)
+    put_store(folder, "flow", CLIPS, spec={"bound_px": BOUND_PX}, follow=True)
+    put_store(folder, "pose", CLIPS, follow=True)
     return folder
 
 
@@ -175,8 +179,43 @@ def test_a_missing_store_is_named(tmp_path: Path, capsys: Any) -> None:
         assert "ws/pose has no committed snapshot; run `perfnet run pose`" in capsys.readouterr().err
 
 
+def test_flow_and_people_of_other_frames_are_refused(workspace: Path, tmp_path: Path, capsys: Any) -> None:
+    """One video was replaced and its frames are new; then flow is brought up to date, and then pose."""
+    changed = [replace(CLIPS[0], seed=99), *CLIPS[1:]]
+    put_store(workspace, "frames", changed, spec={"shorter_side_px": 32})
+    for name, options in (("flow", {"bound_px": BOUND_PX}), ("pose", None)):
+        assert perfnet(workspace, "export", "mediasequence", str(tmp_path / "out")) == 2
+        assert capsys.readouterr().err == (
+            f"perfnet: store {name} was computed from other frames than there are now, in 1 clips such as "
+            f"{CLIPS[0].clip_id}; run `perfnet run {name}` first\n"
+        )
+        assert not (tmp_path / "out").exists()
+        put_store(workspace, name, changed, spec=options, follow=True)
+    assert perfnet(workspace, "export", "mediasequence", str(tmp_path / "out")) == 0
+
+
+def test_people_that_a_user_brought_belong_to_their_frames(
+    workspace: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Their keys cover the keypoints too, which the configuration names."""
+    people = tmp_path / "people.json"
+    assert perfnet(workspace, "export", "coco", str(people)) == 0
+    own = ["--pose.backend", "file", "--pose.keypoints", str(people)]
+    stage = make_stage("pose", load_config(None, {"pose.backend": "file", "pose.keypoints": str(people)}))
+    spec = {"stage": "pose", "version": 1, "options": dict(stage.spec())}
+    frames = StoreReader(str(workspace), "frames").clips
+    specs = {c: keys.digest(stage.clip_spec(c)) for c in frames}  # type: ignore[attr-defined]
+    found = StoreReader(str(workspace), "pose")
+    made = {c: replace(e, key=keys.clip_key(spec, [frames[c].key, specs[c]])) for c, e in found.clips.items()}
+    snapshot = replace(found.snapshot, spec=spec)
+    assert strangers(made, snapshot, [frames], specs) == []
+    assert strangers(made, snapshot, [frames], {**specs, CLIPS[2].clip_id: "x"}) == [CLIPS[2].clip_id]
+    assert perfnet(workspace, "export", "mediasequence", str(tmp_path / "out"), *own) == 2
+    assert "store pose was computed from other frames" in capsys.readouterr().err
+
+
 def test_clips_that_a_store_lost_are_counted(workspace: Path, tmp_path: Path, capsys: Any) -> None:
-    put_store(workspace, "pose", CLIPS[1:])
+    put_store(workspace, "pose", CLIPS[1:], follow=True)
     assert perfnet(workspace, "export", "mediasequence", str(tmp_path / "out")) == 0
     assert f"do not hold them: 1 clips ({CLIPS[0].clip_id}" in capsys.readouterr().out.replace(
         "does not", "do not"
