@@ -26,7 +26,7 @@ REASONS: dict[str, tuple[Cause, str]] = {
     "timeout": ("transient", "no frame came within frames.timeout_s"),
     "decoder_crashed": ("transient", "the decoder process died on this video"),
     "io_error": ("transient", "reading failed"),
-    "file_changed": ("transient", "the video changed between planning and reading"),
+    "file_changed": ("transient", "the video changed, came or went between planning and reading"),
     "internal_error": ("transient", "an unexpected exception; its traceback is in the summary of the shard"),
 }
 
