@@ -13,7 +13,9 @@ from typing import Any
 from models.options import RUNS
 from models.predictions import Predictions, fused, read_predictions
 from models.runs import RunFolder
+from pipelines.chain import Chain
 from pipelines.config import Config
+from pipelines.progress import Screen
 from pipelines.results import FUSED
 from pipelines.stages import STAGES, store_name
 from stores import files
@@ -150,15 +152,29 @@ class RejectedClips:
 
 def rejected_clips(config: Config, stores: Sequence[StoreFacts]) -> RejectedClips:
     """Reads the summaries of just those shards that rejected something."""
+    chain = Chain(config, Screen(quiet=True), look_only=True)
     counts: Counter[tuple[str, str, str, str]] = Counter()
     rows: list[RejectedRow] = []
     for found in stores:
-        shards = found.snapshot.shards if found.snapshot else ()
-        for row in _rejected_rows(Store(config.workspace, found.name), shards):
+        for row in _rejected_rows(Store(config.workspace, found.name), _shards_now(chain, found)):
             counts[row.store, row.cause, row.reason, row.meaning] += 1
             if len(rows) < _MOST_REJECTED:
                 rows.append(row)
     return RejectedClips(dict(counts.most_common()), rows)
+
+
+def _shards_now(chain: Chain, found: StoreFacts) -> list[ShardReference]:
+    """Committed shards, and those that wait for it: rejected clips are what a store is often not committed for."""
+    committed = list(found.snapshot.shards) if found.snapshot else []
+    try:
+        planned = chain.planned(found.stage)
+    except (ValueError, OSError):
+        return committed  # nobody can tell any more what the store should hold
+    if planned is None or not planned.standing:
+        return committed
+    same_layout = found.snapshot is not None and found.snapshot.encoding == planned.encoding
+    held = {shard.shard: shard for shard in committed} if same_layout else {}
+    return list((held | dict(planned.standing)).values())
 
 
 def _rejected_rows(store: Store, shards: Sequence[ShardReference]) -> list[RejectedRow]:

@@ -25,6 +25,7 @@ class ItemStatus:
         reason: why it is stale; "" when it is fresh.
         totals: clips, frames, rejected clips and bytes that readers of the store see now.
         last_job: counters, seconds and ended_s of the store's last job.
+        waiting: clips rejected in shards that no snapshot lists yet, where readers see no store at all.
         cost: of bringing the store up to date, where it is stale.
     """
 
@@ -33,6 +34,7 @@ class ItemStatus:
     reason: str
     totals: Mapping[str, int] | None = None
     last_job: dict[str, Any] | None = None
+    waiting: int | None = None
     cost: Estimate | None = None
 
 
@@ -48,8 +50,16 @@ def status_of(chain: Chain) -> list[ItemStatus]:
         workspace, name = chain.config.workspace, store_name(item, chain.config)
         snapshot = Store(workspace, name).snapshot()
         totals = snapshot.totals if snapshot else None  # a large store's snapshot takes a hundred megabytes
-        found.append(ItemStatus(item, name, reason, totals, last_job(workspace, name), estimates.get(item)))
+        waiting = _rejected_waiting(chain, item) if totals is None else None
+        job, cost = last_job(workspace, name), estimates.get(item)
+        found.append(ItemStatus(item, name, reason, totals, job, waiting, cost))
     return found
+
+
+def _rejected_waiting(chain: Chain, stage: str) -> int | None:
+    """What a store that was refused was often refused for; None where nothing of it is written."""
+    planned = chain.planned(stage)
+    return sum(s.rejected for s in planned.standing.values()) if planned and planned.standing else None
 
 
 def show_status(found: list[ItemStatus]) -> None:
@@ -58,7 +68,7 @@ def show_status(found: list[ItemStatus]) -> None:
         f"{'item':<26} {'clips':>7} {'rejected':>8} {'frames':>9} {'repeated':>8} {'size':>9}  {'last run':<26} state"
     )
     for row in found:
-        print(f"{row.name:<26} {_numbers(row.totals):>45}  {_last_run(row):<26} {_state(row)}")
+        print(f"{row.name:<26} {_numbers(row):>45}  {_last_run(row):<26} {_state(row)}")
     for row in found:
         if row.cost:
             print(f"cost: {row.name}: {cost_line(row.cost)}")
@@ -68,10 +78,11 @@ def _state(row: ItemStatus) -> str:
     return f"stale: {row.reason}" if row.reason else "fresh"
 
 
-def _numbers(totals: Mapping[str, int] | None) -> str:
+def _numbers(row: ItemStatus) -> str:
     """Clips, rejected clips, frames, repeated frames and size, in columns."""
+    totals = row.totals
     if totals is None:
-        return ""
+        return "" if row.waiting is None else f"{'':>7} {row.waiting:>8}{'':>30}"
     rejected = totals["rejected_data"] + totals["rejected_transient"]
     repeated = totals["repeated"] / totals["frames"] if totals["frames"] else 0.0
     return (
@@ -102,6 +113,7 @@ def _plain(row: ItemStatus) -> dict[str, Any]:
     if row.item in STAGES:
         about["store"] = row.name
         about["totals"] = dict(row.totals) if row.totals is not None else None
+        about["rejected_waiting"] = row.waiting
         about["last_job"] = row.last_job
         about["cost"] = asdict(row.cost) if row.cost else None
     return about

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from fake_stages import CountingFlow, CountingFrames, CountingPose, CountingRender
 
@@ -199,37 +198,6 @@ def test_looking_writes_nothing(ws: Workspace, command: list[str]) -> None:
     code, _, said = ws.perfnet(*command, "--clips.folder", str(videos.parent))
     assert code == 0, said
     assert not Path(ws.path).exists()
-
-
-def test_rejected_clips_are_a_table_and_recover_by_themselves(ws: Workspace) -> None:
-    """c03 is bad for ever, c05 for the moment: the next run tries c05 again, and it alone flows through all stores."""
-    bad, shaky = (str(ws.video(c)) for c in ("c03", "c05"))
-    ws.frames.frames_of = {u: n for u, n in ws.frames.frames_of.items() if u != bad}
-    ws.frames.unreadable = [shaky]
-    some = ("--max_rejected", "0.5")
-    assert [ws.computed(stage, *some) for stage in STAGES] == [8, 6, 6, 6]
-    listed = ws.perfnet("status", "--rejected")[1]
-    assert sorted(listed.splitlines()) == [
-        "frames\tc03\tdata\tdamaged\tafter 20 frames",
-        "frames\tc05\ttransient\tio_error\tthe network is away",
-    ]
-    file = ws.folder / "rejected.parquet"
-    assert ws.perfnet("status", "--rejected", "--output", str(file))[0] == 0
-    table = pq.read_table(file)
-    assert table.column_names == ["store", "clip_id", "cause", "reason", "detail"]
-    assert {(r["clip_id"], r["cause"]) for r in table.to_pylist()} == {("c03", "data"), ("c05", "transient")}
-    assert [ws.computed(stage, *some) for stage in STAGES] == [1, 0, 0, 0]  # tried again, in vain
-    ws.frames.unreadable = []
-    assert [ws.computed(stage, *some) for stage in STAGES] == [1, 1, 1, 1]
-    ws.frames.frames_of[bad] = 9  # say a newer decoder can read it
-    assert [ws.computed(stage, *some) for stage in STAGES] == [0, 0, 0, 0]
-    assert [ws.computed(stage, "--retry_rejected") for stage in STAGES] == [1, 1, 1, 1]
-    assert list(StoreReader(ws.path, "flow").clips) == CLIPS
-    assert ws.perfnet("status", "--rejected")[1] == ""
-
-
-def test_output_alone_is_refused(ws: Workspace) -> None:
-    assert "add --rejected" in ws.perfnet("status", "--output", "x.parquet")[2]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "deleted", "summary"])
