@@ -91,7 +91,9 @@ def rejected_table(chain: Chain) -> pa.Table:
     rows = []
     for stage in STAGES:
         planned = chain.planned(stage)
-        for rejection in rejected_in(planned.store, planned.standing.values()) if planned else ():
+        if planned is None:
+            continue
+        for rejection in rejected_in(planned.store, planned.standing.values()):
             row = (rejection.clip_id, rejection.cause, rejection.reason, rejection.detail)
             rows.append(dict(zip(_REJECTED, (planned.store.name, *row), strict=True)))
     return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in _REJECTED]))
