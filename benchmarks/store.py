@@ -136,7 +136,7 @@ class FromStore:
         entry = self.reader.clips[clip]
         out_THWC = np.empty((WINDOW, entry.height_px, entry.width_px, 3), np.uint8)
         for index, record in enumerate(self.reader.records(clip, start, start + WINDOW)):
-            out_THWC[index] = decode_rgb(record.image)
+            decode_rgb(record.image, out_THWC[index])
         return out_THWC
 
 

@@ -135,13 +135,20 @@ class StreamClips:
         cached = self.cache.get(
             (f"{self.stream} mirrored" if mirrored else self.stream, clip.clip_id),
             size_bytes,
-            lambda: np.stack(list(self._decode(clip, every, mirrored))),
+            lambda: np.stack(list(self._decode(clip, every, mirrored, None))),
         )
-        return self._decode(clip, wanted, mirrored) if cached is None else iter(cached[wanted])
+        if cached is not None:
+            return iter(cached[wanted])
+        return self._decode(clip, wanted, mirrored, np.empty((*clip.size_px, 3), np.uint8))
 
     def _decode(
-        self, clip: LabelledClip, wanted: NDArray[np.int64], mirrored: bool
+        self,
+        clip: LabelledClip,
+        wanted: NDArray[np.int64],
+        mirrored: bool,
+        scratch_HWC: NDArray[np.uint8] | None,
     ) -> Iterator[NDArray[np.uint8]]:
+        """Frame after frame. With `scratch_HWC` each picture may stand where the one before it stood."""
         if isinstance(self.reader, DrawnPose):
             yield from self.reader.pictures(clip.clip_id, wanted, mirrored=mirrored)
             return
@@ -152,7 +159,7 @@ class StreamClips:
             if self.stream == "flow":
                 image_HWC = flow.decode(record.x, record.y)
             else:
-                image_HWC = decode_rgb(record.image)
+                image_HWC = _picture(record.image, scratch_HWC)
             if image_HWC.shape[:2] != clip.size_px:
                 found = f"{image_HWC.shape[1]} × {image_HWC.shape[0]}"
                 raise ValueError(
@@ -160,6 +167,13 @@ class StreamClips:
                     f"the clip has {clip.width_px} × {clip.height_px}; run `perfnet verify`"
                 )
             yield image_HWC
+
+
+def _picture(image: bytes, scratch_HWC: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    try:
+        return decode_rgb(image, scratch_HWC)
+    except ValueError:  # larger than the clip says, which is said with its size, or no picture at all
+        return decode_rgb(image)
 
 
 def mirror(
