@@ -10,6 +10,7 @@ from pipelines.progress import Screen
 from stores import files
 
 if TYPE_CHECKING:
+    from pipelines.chain import Chain
     from pipelines.importers_official import Imported
 
 
@@ -77,21 +78,27 @@ def clips_check(
     Args:
         config: YAML file.
         max_rejected: largest share of clips that may lack a video file (run.max_rejected).
-        write: then write the table that clips.folder gives, where the workspace holds another one.
+        write: write the table that clips.folder gives, where the workspace holds another.
     """
     from pipelines.chain import Chain
     from pipelines.clips_check import check_clips
-    from stores.clips import write_clips
 
     loaded = config_of(config, overrides, max_rejected=max_rejected)
     chain = Chain(loaded, Screen(quiet=True), beam_args, look_only=True)
     print(check_clips(chain.clips, max_rejected=loaded.run.max_rejected))
     if write:
-        changes = chain.clips_change
-        if changes:
-            write_clips(loaded.workspace, chain.clips)
-        print(f"clips.parquet: {'written' if changes else 'unchanged'}")
+        print(f"clips.parquet: {_written(chain)}")
     return 0
+
+
+def _written(chain: "Chain") -> str:
+    """Writes the clips table where the workspace holds another; returns what became of the file."""
+    from stores.clips import write_clips
+
+    if not chain.clips_change:
+        return "unchanged"
+    write_clips(chain.config.workspace, chain.clips)
+    return "written"
 
 
 def _write(workspace: str, imported: "Imported") -> int:

@@ -214,17 +214,10 @@ def await_running(
     from pipelines.runner import in_one_line, wait
 
     options = PipelineOptions(complete(beam_args, plan, config))
-    cloud = options.view_as(GoogleCloudOptions)
-    if cloud.template_location:
-        return (
-            None  # the service has created the job of that name already, and it waits for what is staged here
-        )
-    # A job that computes everything again also does what a plain one would.
-    names = (
-        {cloud.job_name, job_name(plan) + _AGAIN} if cloud.job_name == job_name(plan) else {cloud.job_name}
-    )
+    if options.view_as(GoogleCloudOptions).template_location:
+        return None  # the service has created its job already, which waits for what is staged here
     with told(), in_one_line():
-        for result in _active(options, names):
+        for result in _active(options, _names(plan, options)):
             if _is_stopping(result):
                 _await_end(result, screen)
                 continue
@@ -233,6 +226,12 @@ def await_running(
             with _its_lease(plan.store.workspace, result.job_id()):
                 return wait(result, leave_running=config.run.leave_running)
     return None
+
+
+def _names(plan: StagePlan, options: PipelineOptions) -> set[str]:
+    """Names of jobs that do what this one would: one that computes everything again also does what a plain one does."""
+    name = options.view_as(GoogleCloudOptions).job_name
+    return {name, name + _AGAIN} if name == job_name(plan) and not plan.force else {name}
 
 
 def _active(options: PipelineOptions, names: Collection[str]) -> list[Any]:

@@ -4,6 +4,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+DEFAULTS: dict[str, Any] = {
+    "config": "c.yaml",
+    "stages": ["frames", "pose", "render", "flow"],
+    "variants": [],
+    "runner": "DirectRunner",
+    "beam_options": {},
+    "force": False,
+    "max_rejected": None,
+    "train_config": None,
+}
+
 
 def context_of(
     pulled: Any = None, conf: dict[str, Any] | None = None, told: Sequence[dict[str, Any]] = (), **params: Any
@@ -14,16 +25,6 @@ def context_of(
         pulled: what any XCom holds.
         told: extras of the data set's earlier events, the last one first.
     """
-    defaults: dict[str, Any] = {
-        "config": "c.yaml",
-        "stages": ["frames", "pose", "render", "flow"],
-        "variants": [],
-        "runner": "DirectRunner",
-        "beam_options": {},
-        "force": False,
-        "max_rejected": None,
-        "train_config": None,
-    }
     pushed: dict[str, Any] = {}
     ti = SimpleNamespace(
         map_index=-1,
@@ -32,7 +33,7 @@ def context_of(
         pushed=pushed,
     )
     return {
-        "params": defaults | params,
+        "params": DEFAULTS | params,
         "dag_run": SimpleNamespace(conf=conf or {}),
         "ti": ti,
         "triggering_asset_events": {},
