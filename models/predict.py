@@ -8,6 +8,7 @@
 Shape legend: B = 1 clip, N classes.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -191,4 +192,6 @@ def load(path: str, **options: Any) -> Predictor:
 
 def checkpoint_uri(path: str) -> str:
     """The checkpoint file that a path names: itself, or that of a run's folder."""
-    return path if path.endswith(".pt") else files.join(path, "checkpoints", "final.pt")
+    if path.endswith(".pt") or (files.is_local(path) and os.path.isfile(files.local_path(path))):
+        return path
+    return files.join(path, "checkpoints", "final.pt")

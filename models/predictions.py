@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.runs import RunFolder
 from stores import files, keys
+from stores.checks import Damaged
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,20 @@ def read_predictions(run: str, *, workspace: str) -> Predictions:
 
     Raises:
         ValueError: it is not evaluated yet.
+        Damaged: the file is not what was written.
     """
     uri = RunFolder(workspace, run).uri("predictions.parquet")
     if not files.exists(uri):
         raise ValueError(f"run {run} is not evaluated; run `perfnet evaluate {run}`")
-    with files.open_read(uri) as file:
-        table = pq.read_table(file)
+    try:
+        with files.open_read(uri) as file:
+            return _predictions(pq.read_table(file))
+    except (pa.ArrowException, LookupError, TypeError, ValueError) as error:
+        where = files.printable(uri)
+        raise Damaged(f"{where} is damaged; remove it and run `perfnet evaluate {run}`") from error
+
+
+def _predictions(table: pa.Table) -> Predictions:
     labels = json.loads(table.schema.metadata[b"perfnet.labels"])
     index = {label: i for i, label in enumerate(labels)}
     classes = np.array([index[label] for label in table["label"].to_pylist()], np.int64)

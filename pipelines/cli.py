@@ -14,6 +14,7 @@ import yaml
 
 from pipelines.exit_codes import EXIT_FAILED, EXIT_USAGE
 from pipelines.progress import close_screens
+from pipelines.system_errors import in_words, is_failure
 from pipelines.wrong_values import wrong_value
 from stores import files
 
@@ -48,6 +49,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code; a user's mistake is one line, never a traceback."""
     from pipelines.commands import COMMANDS
+    from stores.checks import Damaged
     from stores.commit import StageFailed
     from stores.objects import StorageError
 
@@ -67,14 +69,14 @@ def run(arguments: Sequence[str]) -> int:
             return int(function(**keywords) or 0)
         finally:
             close_screens()
-    except StageFailed as error:
+    except (StageFailed, StorageError, Damaged) as error:
         return _report(str(error), EXIT_FAILED)
-    except StorageError as error:
-        return _report(str(error), EXIT_FAILED)
-    except (ValueError, OSError) as error:
-        if _raised_by_us(error):
-            return _report(str(error), EXIT_USAGE)
-        return _report_bug(error)
+    except OSError as error:
+        if is_failure(error):
+            return _report(in_words(error), EXIT_FAILED)
+        return _report(in_words(error), EXIT_USAGE) if error.filename is not None else _report_bug(error)
+    except ValueError as error:
+        return _report(str(error), EXIT_USAGE) if _raised_by_us(error) else _report_bug(error)
     except Exception as error:  # noqa: BLE001  a bug in the program: said in one line, with the traceback kept
         return _report_bug(error)
 
@@ -96,10 +98,8 @@ def _report_bug(error: BaseException) -> int:
     return _report(f"unexpected {type(error).__name__}: {last[-1] if last else ''}; {where}", EXIT_FAILED)
 
 
-def _raised_by_us(error: BaseException) -> bool:
+def _raised_by_us(error: ValueError) -> bool:
     """Whether our own code refused something, rather than a library deep inside."""
-    if isinstance(error, OSError):
-        return error.filename is not None
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and os.path.realpath(frames[-1].filename).startswith(_OURS)
 

@@ -175,7 +175,7 @@ def clips_from_csv(path: str, *, videos: str | None = None) -> ClipsTable:
     """
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ValueError(f"clips csv: {files.printable(path)} is not a file") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"clips csv: {files.printable(path)} is not UTF-8 text ({error.reason})") from error

@@ -19,6 +19,7 @@ from pipelines.progress import Screen
 from pipelines.results import FUSED
 from pipelines.stages import STAGES, store_name
 from stores import files
+from stores.checks import Damaged
 from stores.clips import ClipsTable
 from stores.rejections import REASONS
 from stores.store import Store
@@ -236,7 +237,7 @@ def read_experiments(workspace: str) -> list[dict[str, Any]]:
     """The tables that `perfnet experiment` wrote, by name.
 
     Raises:
-        ValueError: one of them is damaged.
+        Damaged: one of them is.
     """
     folder = files.join(workspace, "experiments")
     found = []
@@ -246,7 +247,7 @@ def read_experiments(workspace: str) -> list[dict[str, Any]]:
                 found.append(json.loads(files.read_bytes(files.join(folder, name))))
             except ValueError as error:
                 where = files.printable(files.join(folder, name))
-                raise ValueError(f"{where} is not JSON; run `perfnet experiment` again") from error
+                raise Damaged(f"{where} is not JSON; run `perfnet experiment` again") from error
     return found
 
 

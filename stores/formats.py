@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from stores import files
+from stores.checks import Damaged
 from stores.records import Record
 from stores.summaries import ClipEntry
 
@@ -50,7 +51,7 @@ class ShardReader(Protocol):
     def close(self) -> None: ...
 
 
-class DamagedShard(ValueError):
+class DamagedShard(Damaged):
     """A data file is not what was written; the message names it."""
 
     def __init__(self, uri: str, found: object) -> None:

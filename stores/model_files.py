@@ -4,6 +4,7 @@ import os
 import tempfile
 
 from stores import files
+from stores.checks import Damaged
 
 FOLDER = "models"
 
@@ -37,5 +38,5 @@ def local_model(uri: str) -> str:
     if not os.path.exists(path) or files.digest(path).hexdigest() != digest:
         files.put_bytes(path, files.read_bytes(uri))
         if files.digest(path).hexdigest() != digest:
-            raise ValueError(f"{files.printable(uri)} is damaged; remove it and run the same command again")
+            raise Damaged(f"{files.printable(uri)} is damaged; remove it and run the same command again")
     return path

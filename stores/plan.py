@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores import keys
+from stores.checks import Damaged
 from stores.clips import ClipsTable
 from stores.earlier import done_before
 from stores.identities import Identity
@@ -318,7 +319,7 @@ def _clips_of_inputs(
 
 def _sources(store: Store, name: str, summary: ShardSummary | None) -> dict[str, Source]:
     if summary is None:
-        raise ValueError(
+        raise Damaged(
             f"{store.shard_uri(name)} is missing or damaged; run `perfnet verify --remove_damaged`, "
             f"then `perfnet run {store.name.split('/')[0]}`"
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+from stores.checks import Damaged
 from stores.records import Record
 from stores.shards import open_shard
 from stores.store import Store
@@ -54,7 +55,7 @@ class StoreReader:
         entries: dict[str, tuple[str, ClipEntry]] = {}
         for name, summary in found.items():
             if summary is None:
-                raise ValueError(
+                raise Damaged(
                     f"{self.store.shard_uri(name)} is missing or damaged; run `perfnet verify --remove_damaged`, "
                     "then `perfnet run`"
                 )

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stores import files
 from stores.records import People
 
 GAP_PX = 4
@@ -147,14 +148,14 @@ def write_png(path: str | Path, image_HWC: NDArray[np.uint8]) -> None:
     """Writes an RGB picture."""
     done, content = cv2.imencode(".png", cv2.cvtColor(image_HWC, cv2.COLOR_RGB2BGR))
     assert done
-    Path(path).write_bytes(content.tobytes())
+    files.put_bytes(str(path), content.tobytes())
 
 
 def write_mp4(path: str | Path, panels_THWC: Iterator[NDArray[np.uint8]], *, fps: float) -> None:
     """Writes H.264; sides are cut to even numbers of pixels, as its chroma wants."""
     import av
 
-    with av.open(str(path), "w") as container:
+    with files.staged(str(path)) as partial, av.open(partial, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +13,32 @@ from models.predictions import (
     hits,
     measure,
     pooled,
+    read_predictions,
+    write_predictions,
 )
+from models.runs import RunFolder
+from stores.checks import Damaged
 
 
 def predictions(logits, classes, clip_ids=None, labels=None):
     logits_BN = np.array(logits, np.float32)
     names = clip_ids or [f"c{i}" for i in range(len(logits))]
     return Predictions(labels or list("abcdefgh")[: logits_BN.shape[1]], names, np.array(classes), logits_BN)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5], ids=["empty", "cut"])
+def test_damaged_predictions_are_named_with_their_cure(tmp_path, kept):
+    found = predictions([[1, 0], [0, 1]], [0, 1])
+    folder = RunFolder(str(tmp_path), "rgb")
+    write_predictions(folder, found)
+    path = Path(folder.uri("predictions.parquet"))
+    content = path.read_bytes()
+    assert read_predictions("rgb", workspace=str(tmp_path)).clip_ids == found.clip_ids
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(
+        Damaged, match=r"predictions.parquet is damaged; remove it and run `perfnet evaluate rgb`"
+    ):
+        read_predictions("rgb", workspace=str(tmp_path))
 
 
 def test_top_1_and_top_5_of_known_logits():

@@ -1,5 +1,6 @@
 """What a user's mistakes look like: one line, exit code 2, no traceback, nothing lost."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from pipelines import cli, system_libraries
 from pipelines.command_setup import config_of
 from pipelines.commands import COMMANDS
 from pipelines.config import load_config
+from stores.checks import Damaged
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +43,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "list.yaml").write_text("[1, 2]")
     (tmp_path / "broken.yaml").write_text("flow: {bound_px")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "some" / "a").mkdir(parents=True)
+    (tmp_path / "some" / "a" / "x.mp4").touch()
     return tmp_path
 
 
@@ -93,6 +97,42 @@ def test_a_bug_is_one_line_and_keeps_its_traceback(
     assert code == 1
     assert "unexpected ValueError: invalid literal" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "no space is left; make room and run the same command again",
+        ),
+        (OSError(errno.EROFS, "x", "/ro/a"), 2, "/ro/a: cannot be written, its file system is read-only"),
+        (
+            OSError(errno.ELOOP, "Too many levels of symbolic links", "l\n"),
+            2,
+            "l\\n: Too many levels of symbolic links",
+        ),
+        (Damaged("a is damaged; do"), 1, "a is damaged; do"),
+    ],
+    ids=["full disk", "read-only", "another", "damaged"],
+)
+def test_what_the_machine_refuses_is_told_in_words(
+    work: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    message: str,
+) -> None:
+    def breaks() -> int:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "status", breaks)
+    found, _, err = run(capsys, "status")
+    assert found == code
+    assert err.startswith(f"perfnet: {message}")
+    assert "Errno" not in err
 
 
 def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:

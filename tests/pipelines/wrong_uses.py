@@ -69,6 +69,19 @@ WRONG: list[tuple[list[str], str]] = [
         ["gradcam", "c", "--runs", "rgb", "--workspace", "empty"],
         "run rgb is not trained; run `perfnet train rgb`",
     ),
+    (
+        ["clips", "folder", "some", "--workspace", "/dev/null/x"],
+        "/dev/null/x: a part of this path is no folder; name another path",
+    ),
+    (["clips", "csv", "some/a/x.mp4/labels.csv"], "clips csv: some/a/x.mp4/labels.csv is not a file"),
+    (
+        ["init", "--videos", "some", "--output", "some/a/x.mp4/perfnet.yaml"],
+        "some/a/x.mp4: a part of this path is no folder; name another path",
+    ),
+    (
+        ["predict", "some/a/x.mp4", "--checkpoint", "some/a/x.mp4"],
+        "some/a/x.mp4 is not a checkpoint of perfnet",
+    ),
     (["clips", "folder", "nowhere"], "clips folder: nowhere is not a folder"),
     (
         ["clips", "folder", "empty"],

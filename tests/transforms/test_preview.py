@@ -116,6 +116,12 @@ def test_a_clip_of_one_frame_and_rgb_alone_will_do(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "a.png")).shape == (5, 14 + GAP_PX, 3)
 
 
+@pytest.mark.parametrize("name", ["none/a.png", "none/a.mp4"])
+def test_the_folder_of_a_preview_is_made(tmp_path: Path, name: str) -> None:
+    preview(tmp_path / name, rgb_THWC=[np.zeros((5, 7, 3), np.uint8)])
+    assert [path.name for path in (tmp_path / "none").iterdir()] == [Path(name).name]
+
+
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"preview: found .*a.gif', expected a name that ends in .mp4 or .png"
