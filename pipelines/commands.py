@@ -49,7 +49,7 @@ def run(
         dry_run: print the plan and stop.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
-        verbose: show what Beam and its workers log, which is otherwise in jobs/<id>/job.log.
+        verbose: show what Beam and its workers log, otherwise in last_job.log of each store.
     """
     from pipelines.chain import Chain, forced, selection
     from pipelines.costs import show_costs
@@ -111,7 +111,7 @@ def prepare(
         commit: compute nothing; commit what a job elsewhere has computed since its launcher left.
         skip_code: exit with 99 when there was nothing to do.
         quiet: print the result only.
-        verbose: show what Beam and its workers log, which is otherwise in jobs/<id>/job.log.
+        verbose: show what Beam and its workers log, otherwise in last_job.log of each store.
     """
     from pipelines.chain import Chain, forced
     from pipelines.costs import show_costs

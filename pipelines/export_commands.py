@@ -52,7 +52,7 @@ def export_mediasequence(
         clips,
         files.check_uri(out),
         layout,
-        workers=loaded.run.workers or os.cpu_count() or 1,
+        workers=loaded.run.workers or len(os.sched_getaffinity(0)),
         overwrite=overwrite,
         screen=Screen(quiet=quiet),
         pose_specs=own_specs("pose", loaded, clips),

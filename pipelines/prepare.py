@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
-from pipelines.progress import Screen, job_log, shard_progress, stage_progress
+from pipelines.progress import LOGS, Screen, job_log, shard_progress, stage_progress
 from pipelines.stages import make_stage, put_models, store_name
 from pipelines.units import duration
 from stores import files, keys, leases
@@ -37,7 +37,7 @@ from stores.store import Store
 from stores.summaries import Encoding, Snapshot
 from transforms.stage import Stage
 
-LAST_JOB = "last_job.json"
+LAST_JOB, LAST_LOG = "last_job.json", "last_job.log"
 _TASKS_PER_ROW_GROUP = 16
 
 
@@ -271,11 +271,20 @@ def tasks_of(planned: Planned, config: Config) -> list[ShardTask]:
 
 @contextlib.contextmanager
 def _job(workspace: str, planned: Planned, tasks: Sequence[ShardTask]) -> Iterator[str]:
-    """The folder of a job with its plan, under a lease; one that fails stays there with its log, for `perfnet gc`."""
+    """The folder of a job with its plan, under a lease; one that fails stays there with its logs, for `perfnet gc`."""
     folder = _write_job(workspace, planned.plan, tasks, [store.name for store, _ in planned.inputs])
     with leases.held_lease(folder):
         yield folder
+    _keep_logs(folder, planned.plan.store.folder)
     leases.remove_job(folder)
+
+
+def _keep_logs(job_folder: str, store_folder: str) -> None:
+    """Keeps what a local job logged as one file beside its store, until the next job of that store."""
+    found = [files.join(job_folder, name) for name in LOGS]
+    logs = [files.read_bytes(uri) for uri in found if files.is_local(uri) and files.exists(uri)]
+    if logs:
+        files.put_bytes(files.join(store_folder, LAST_LOG), b"".join(logs))
 
 
 def _run(
@@ -303,7 +312,7 @@ def _run(
 
         warm_up(config.flow)  # compiles once, so that worker processes find it on disk
     work = sum(c.copy is None and c.sealed is None for t in tasks for c in t.clips)
-    workers = config.run.workers or os.cpu_count() or 1
+    workers = config.run.workers or len(os.sched_getaffinity(0))
     update = UpdateShards(ShardUpdate(planned.stage, plan.store, plan.encoding, plan.spec), job_folder)
     local = files.is_local(job_folder)
     scratch = files.local_path(job_folder) if local else tempfile.mkdtemp(prefix="perfnet-job-")

@@ -14,8 +14,10 @@ from typing import TextIO
 from models.lines import Passing
 from pipelines.units import duration
 from stores import files
+from transforms.stderr import send_chatter_to
 
 PROGRESS = "progress"
+LOGS = ("job.log", "workers.log")
 _TERMINAL_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 15.0
 _REMOTE_PERIOD_S = 30.0
@@ -52,11 +54,9 @@ def clips_in_flight(scratch: str) -> list[str]:
 
 @contextlib.contextmanager
 def job_log(scratch: str, *, verbose: bool = False) -> Iterator[None]:
-    """Keeps the chatter of Beam and of its workers in the job's own log file, and off the screen unless asked for."""
+    """Keeps the chatter of Beam and of its workers in the job's own log files, and off the screen unless asked for."""
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handlers: list[logging.Handler] = [
-        logging.FileHandler(os.path.join(scratch, "job.log"), encoding="utf-8")
-    ]
+    handlers: list[logging.Handler] = [logging.FileHandler(os.path.join(scratch, LOGS[0]), encoding="utf-8")]
     handlers += [logging.StreamHandler()] if verbose else []
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -65,9 +65,11 @@ def job_log(scratch: str, *, verbose: bool = False) -> Iterator[None]:
     before, level = root.handlers[:], root.level
     root.handlers[:] = handlers
     root.setLevel(logging.INFO)
+    chatter_before = send_chatter_to(os.path.join(scratch, LOGS[1]))  # of a worker inside this process
     try:
         yield
     finally:
+        send_chatter_to(chatter_before)
         root.handlers[:] = before
         root.setLevel(level)
         for handler in handlers:

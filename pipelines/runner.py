@@ -36,8 +36,6 @@ _WORKER_ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "GLOG_minloglevel": "2",
 }
 
 
@@ -118,9 +116,9 @@ def _local_runner(
     """FnApiRunner, never Beam's own DirectRunner: that would first try to download the Prism binary."""
     direct = options.view_as(DirectOptions)
     typed = any(arg.startswith("--direct_num_workers") for arg in beam_args)
-    workers = (direct.direct_num_workers or os.cpu_count() or 1) if typed else workers
+    workers = direct.direct_num_workers or len(os.sched_getaffinity(0)) if typed else workers
     if direct.direct_running_mode == "multi_processing" and not typed:
-        workers = max(workers, os.cpu_count() or 1)
+        workers = max(workers, len(os.sched_getaffinity(0)))
     direct.direct_num_workers = workers
     direct.direct_running_mode = "in_memory"  # the environment decides; another mode would replace it
     if workers == 1:

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+from transforms.stderr import send_chatter_to
+
 _PR_SET_PDEATHSIG = 1
 _PIDS = "workers"
 
@@ -19,9 +21,11 @@ def main() -> None:
     os.makedirs(os.path.join(folder, _PIDS), exist_ok=True)
     with open(os.path.join(folder, _PIDS, str(os.getpid())), "wb"):
         pass
-    log = os.open(os.path.join(folder, "workers.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    path = os.path.join(folder, "workers.log")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    send_chatter_to(path)
     faulthandler.enable()
     from apache_beam.runners.worker import sdk_worker_main
 

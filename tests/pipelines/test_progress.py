@@ -16,6 +16,7 @@ import pytest
 
 from pipelines.progress import Screen, job_log
 from pipelines.units import duration, size
+from transforms.stderr import stderr_silenced
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -34,6 +35,17 @@ def test_the_chatter_of_libraries_is_in_the_log_and_on_the_screen_only_when_aske
     assert "INFO apache_beam.runners: chatter" in (tmp_path / "job.log").read_text()
     assert earlier.stream.getvalue() == ""
     assert ("chatter" in capsys.readouterr().err) == verbose
+
+
+def test_the_chatter_of_native_libraries_is_in_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with job_log(str(tmp_path)), stderr_silenced():
+        os.write(2, b"oneDNN custom operations are on\n")
+    with stderr_silenced():
+        os.write(2, b"outside of a job\n")
+    assert (tmp_path / "workers.log").read_text() == "oneDNN custom operations are on\n"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_live_line_is_a_plain_line_without_a_terminal() -> None:

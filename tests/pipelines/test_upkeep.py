@@ -344,6 +344,8 @@ def test_status_for_machines(ws: Workspace) -> None:
     assert (frames["state"], frames["reason"], frames["cost"]) == ("fresh", None, None)
     assert (frames["totals"]["clips"], frames["totals"]["frames"]) == (7, sum(range(2, 9)))
     assert frames["last_job"]["counters"]["computed"] == 7
+    assert " INFO " in (Path(ws.path) / "frames" / "last_job.log").read_text()
+    assert list((Path(ws.path) / "jobs").iterdir()) == []
     assert abs(frames["last_job"]["ended_s"] - time.time()) < 60
     assert (flow["state"], flow["reason"], flow["totals"]) == ("stale", "not computed yet", None)
     assert (flow["cost"]["clips"], flow["cost"]["frames"]) == (7, sum(range(2, 9)))
