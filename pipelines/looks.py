@@ -10,7 +10,8 @@ from stores import files
 from stores.reader import StoreReader
 from stores.records import People
 from stores.store import Store
-from transforms.options import PoseOptions
+from stores.summaries import ClipEntry
+from transforms.options import FlowOptions, PoseOptions
 
 
 class Streams(NamedTuple):
@@ -38,7 +39,7 @@ def read_streams(clip_id: str, config: Config) -> Streams:
     Raises:
         ValueError: the frames store is not there or does not hold the clip.
     """
-    from transforms.flow import bound_for, decode, dequantise
+    from transforms.flow import decode, dequantise
     from transforms.images import decode_rgb
 
     frames = StoreReader(config.workspace, "frames")
@@ -47,7 +48,7 @@ def read_streams(clip_id: str, config: Config) -> Streams:
         _reader(config, n, clip_id) for n in (f"render/{config.render.variant}", "flow", "pose")
     )
     entry = frames.clips[clip_id]
-    bound_px = bound_for(config.flow, width_px=entry.width_px, height_px=entry.height_px)
+    bound_px = bound_of(flow, entry) if flow else 0.0
     return Streams(
         rgb_THWC=rgb,
         pose_THWC=[decode_rgb(frame.image) for frame in pose.records(clip_id)] if pose else None,
@@ -56,6 +57,15 @@ def read_streams(clip_id: str, config: Config) -> Streams:
         bound_px=bound_px,
         fps=float(frames.options["fps"]),
     )
+
+
+def bound_of(flow: StoreReader, entry: ClipEntry) -> float:
+    """The bound that a flow store was made with, in px, whatever the configuration says by now."""
+    from transforms.flow import bound_for
+
+    given = flow.options.get("bound_px")  # in words, where it follows the size of the clip
+    made_with = FlowOptions(bound_px=float(given)) if isinstance(given, int | float) else FlowOptions()
+    return bound_for(made_with, width_px=entry.width_px, height_px=entry.height_px)
 
 
 def preview_clip(clip_id: str, config: Config, *, out: str | None, people: bool) -> list[str]:

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.config import Config
+from pipelines.looks import bound_of
 from pipelines.stages import store_name
 from stores import keys
 from stores.clips import ClipsTable
 from stores.reader import StoreReader
 from stores.store import Store
 from stores.summaries import ClipEntry
-from transforms.flow import bound_for, decode, dequantise
+from transforms.flow import decode, dequantise
 from transforms.images import decode_rgb
-from transforms.options import FlowOptions
 from transforms.preview import flow_colours, side_by_side
 from transforms.render import draw_people
 
@@ -139,7 +139,7 @@ class _Panels:
             people = [r for i, r in enumerate(records("pose")) if i % step == 0]
             columns["pose"] = [self._draw(*pair) for pair in zip(rgb, people, strict=True)]
         if self._has("flow", clip_id):
-            bound_px = _bound(self._readers["flow"].options, entry)
+            bound_px = bound_of(self._readers["flow"], entry)
             pairs = [r for i, r in enumerate(records("flow")) if i % step == 0]
             flow = [flow_colours(dequantise(decode(p.x, p.y), bound_px), bound_px=bound_px) for p in pairs]
             columns["flow"] = flow + flow[-1:] * (len(rgb) - len(flow))
@@ -165,13 +165,6 @@ class _Panels:
             thickness_px=self._render.thickness_px,
             thickness_ratio=self._render.thickness_ratio,
         )
-
-
-def _bound(options: dict[str, Any], entry: ClipEntry) -> float:
-    """The bound that the store was made with; in words there, where it follows the size of the clip."""
-    bound_px = options.get("bound_px")
-    known = FlowOptions(bound_px=float(bound_px)) if isinstance(bound_px, int | float) else FlowOptions()
-    return bound_for(known, width_px=entry.width_px, height_px=entry.height_px)
 
 
 def _fit(picture_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from models.runs import RunFolder
 from models.train import train
 from pipelines import cli, report_clips, report_facts, report_figures, report_gradcam, report_results
 from pipelines.config import load_config
+from pipelines.looks import read_streams
 from pipelines.report import page, write_report
 from stores import files
 from stores.clips import make_clips, write_clips
@@ -131,6 +132,11 @@ def test_stores_and_rejections_are_counted(parsed: Page) -> None:
     assert "frames damaged 1 data decoding failed midway" in parsed.texts["rejected"]
     assert "13 clips of 3 classes from 2 video files, in 3 groups" in parsed.texts["data"]
     assert "all 7 6 13" in parsed.texts["data"]
+
+
+def test_flow_is_read_with_the_bound_of_its_store(workspace: str) -> None:
+    config = load_config(None, {"workspace": workspace, "flow.bound_px": 3})
+    assert read_streams(HOSTILE_CLIP, config).bound_px == 8.0
 
 
 def test_gains_are_per_class(workspace: str) -> None:
