@@ -15,6 +15,7 @@ from stores.records import KEYPOINT_NAMES, NUM_KEYPOINTS, Y_IN_X, FlowPair, Fram
 from stores.sequence_example import MAX_BYTES, SequenceExample
 
 FLOW_PREFIX = "FORWARD_FLOW/"
+_FORMATS = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG"}
 _SPARE_BYTES = 1 << 20  # keys and lengths, beside the images
 
 
@@ -82,6 +83,11 @@ def put_flow(
         else:
             example.step_bytes(f"{FLOW_PREFIX}image/multi_encoded", pair.x, pair.y)
     put_picture_size(example, width_px, height_px, FLOW_PREFIX)
+    image_format = next(
+        (name for mark, name in _FORMATS.items() if pairs and pairs[0].x.startswith(mark)), None
+    )
+    if image_format:
+        example.context_bytes(f"{FLOW_PREFIX}image/format", image_format)
     example.context_ints(f"{FLOW_PREFIX}image/channels", 3 if in_one else 1)
     return len(pairs)
 

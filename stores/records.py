@@ -17,7 +17,7 @@ KEYPOINT_NAMES = (
 """COCO's names in COCO's order."""
 
 Y_IN_X = b"in x"
-"""What stands in `FlowPair.y` when the image in `FlowPair.x` holds both components (flow.encoding jpeg3)."""
+"""What stands in `FlowPair.y` when the image in `FlowPair.x` holds both components (flow.encoding png3, jpeg3)."""
 
 
 @dataclass(frozen=True)

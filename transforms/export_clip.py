@@ -101,6 +101,5 @@ def _put_flow(
     count = mediasequence.put_flow(example, clip_id, pairs, width_px=size_px[0], height_px=size_px[1])
     for time_us in times_us[:count]:
         example.step_ints(f"{prefix}image/timestamp", time_us)
-    example.context_bytes(f"{prefix}image/format", "JPEG")
     example.context_floats(f"{prefix}image/saturation", SATURATION_PX)
     mediasequence.put_rate(example, times_us, prefix)

@@ -191,14 +191,14 @@ class FlowOptions(TVL1Parameters):
         backend: the TV-L1 implementation: numba (CPU), torch (a GPU if there is one) or opencv.
         bound_px: flow is clipped to [-bound_px, bound_px] px a frame; none scales 20 px at a shorter side
             of 256 px with the frames' shorter side.
-        encoding: how the two 8-bit planes are stored: png (lossless), jpeg (two grey images) or
-            jpeg3 (one three-channel image as in MediaSequence).
+        encoding: how the two 8-bit planes are stored: png (two grey images, lossless), jpeg (two grey images), png3 or
+            jpeg3 (one three-channel image, where readers of MediaSequence such as DMVR look for it).
         jpeg_quality: 1 to 100, for the encodings jpeg and jpeg3.
     """
 
     backend: Literal["numba", "torch", "opencv"] = "numba"
     bound_px: float | None = None
-    encoding: Literal["png", "jpeg", "jpeg3"] = "png"
+    encoding: Literal["png", "jpeg", "png3", "jpeg3"] = "png"
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:

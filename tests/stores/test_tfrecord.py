@@ -10,6 +10,7 @@ from shard_contract import ShardContract, build, frames, person
 from stores import sequence_example
 from stores.records import Y_IN_X, FlowPair, People, Record
 from stores.tfrecord import masked_crc
+from transforms import flow
 
 tf: Any = pytest.importorskip("tensorflow")
 
@@ -60,6 +61,22 @@ def test_flow_in_one_image_is_where_dmvr_looks_for_it(tmp_path: Path) -> None:
     found, steps = parsed(tmp_path, "flow", pairs, context, {"FORWARD_FLOW/image/encoded": each(tf.string)})
     assert found["FORWARD_FLOW/image/channels"].numpy() == 3
     assert steps["FORWARD_FLOW/image/encoded"].numpy().tolist() == [b"xy%d" % i for i in range(5)]
+
+
+def test_lossless_flow_is_where_dmvr_looks_for_it(tmp_path: Path) -> None:
+    """flow.encoding png3: TensorFlow decodes x and y of each step, to the bit, with DMVR's specification."""
+    planes_THW2 = np.random.default_rng(0).integers(0, 256, (4, 30, 40, 2), dtype=np.uint8)
+    pairs: list[Record] = [FlowPair(i, *flow.encode(p_HW2, "png3")) for i, p_HW2 in enumerate(planes_THW2)]
+    context = {"FORWARD_FLOW/image/channels": one(tf.int64), "FORWARD_FLOW/image/format": one(tf.string)}
+    found, steps = parsed(tmp_path, "flow", pairs, context, {"FORWARD_FLOW/image/encoded": each(tf.string)})
+    assert (found["FORWARD_FLOW/image/channels"].numpy(), found["FORWARD_FLOW/image/format"].numpy()) == (
+        3,
+        b"PNG",
+    )
+    for image, planes_HW2 in zip(steps["FORWARD_FLOW/image/encoded"].numpy(), planes_THW2, strict=True):
+        seen_HW3 = tf.io.decode_image(image).numpy()
+        assert np.array_equal(seen_HW3[..., :2], planes_HW2)
+        assert not seen_HW3[..., 2].any()
 
 
 def test_two_planes_of_flow_are_two_views_of_a_time_step(tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ def test_bound_scales_with_the_shorter_side(size: tuple[int, int], bound_px: flo
     assert bound_for(FlowOptions(bound_px=15), width_px=size[0], height_px=size[1]) == 15
 
 
-def test_png_planes_are_lossless() -> None:
+@pytest.mark.parametrize("encoding", ["png", "png3"])
+def test_png_planes_are_lossless(encoding: str) -> None:
     planes_HW2 = np.random.default_rng(0).integers(0, 256, (33, 17, 2), dtype=np.uint8)
-    assert np.array_equal(decode(*encode(planes_HW2, "png")), planes_HW2)
+    assert np.array_equal(decode(*encode(planes_HW2, encoding)), planes_HW2)
     assert np.array_equal(decode_plane(encode_plane(planes_HW2[..., 1], "png")), planes_HW2[..., 1])
 
 
@@ -184,14 +185,23 @@ def test_spec_names_only_what_differs_from_the_neutral_values() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"bound_px": 20.0}, {"encoding": "jpeg"}, {"encoding": "jpeg3"}, {"tau": 0.2}, {"gamma": 0.1}],
+    [
+        {"bound_px": 20.0},
+        {"encoding": "jpeg"},
+        {"encoding": "png3"},
+        {"encoding": "jpeg3"},
+        {"tau": 0.2},
+        {"gamma": 0.1},
+    ],
 )
 def test_spec_changes_with_every_option(change: dict[str, float]) -> None:
     assert FlowStage(replace(FlowOptions(), **change)).spec() != FlowStage(FlowOptions()).spec()
 
 
 def test_the_quality_of_a_jpeg_counts_only_for_jpeg() -> None:
-    assert FlowStage(FlowOptions(jpeg_quality=80)).spec() == FlowStage(FlowOptions()).spec()
+    for encoding in ("png", "png3"):
+        low, high = (FlowStage(FlowOptions(encoding=encoding, jpeg_quality=q)).spec() for q in (80, 95))  # type: ignore[arg-type]
+        assert low == high
     low, high = (FlowStage(FlowOptions(encoding="jpeg", jpeg_quality=q)).spec() for q in (80, 95))
     assert low != high
 
