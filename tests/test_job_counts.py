@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_faults import STAGES, Site, samples, site
+from fault_site import STAGES, Site, samples, site
 
 from pipelines.chain import Chain
 from pipelines.progress import Screen
