@@ -17,7 +17,7 @@ help:
 	@echo 'make demo        sample videos, all stores, three teachers, the student: about thirteen minutes on two cores'
 	@echo 'make airflow     Airflow with the DAGs on 127.0.0.1, for trying them out; everything in .airflow/'
 	@echo 'make test        the tests, without the long ones'
-	@echo 'make test-all    the long ones too'
+	@echo 'make test-all    the long ones alone'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make lock        resolve pyproject.toml anew into $(LOCK)'
 	@echo 'Variables: PYTHON=python3.11  TORCH=cpu|cuda (which build of torch; default: the one pip finds)  PORT=8080 (of Airflow)'

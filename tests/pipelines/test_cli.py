@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_docs import documented_messages, says
 from wrong_uses import WRONG
 
 from pipelines import cli, system_libraries
@@ -58,6 +59,12 @@ def test_wrong_uses(
     told = message.replace("{work}", str(work)).replace("{commands}", ", ".join(COMMANDS))
     assert (code, err) == (2, f"perfnet: {told}\n")
     assert not (work / "perfnet-error.log").exists()
+
+
+def test_every_wrong_use_has_its_row_in_troubleshooting() -> None:
+    documented = documented_messages()
+    assert [told for _, told in WRONG if not any(says(told, message) for message in documented)] == []
+    assert not any(says("nobody says this", message) for message in documented)
 
 
 @pytest.mark.parametrize(
