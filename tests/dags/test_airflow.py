@@ -4,6 +4,7 @@ First `dag.test()`, every task in one process, fills a workspace. Then scheduler
 processor work on with it: a change, a kill, the training that the asset starts, a run with nothing to do, mistakes.
 """
 
+import ipaddress
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ train: {{epochs: 1, batch_size: 2, learning_rate: 0.01, warmup_steps: 1, norm_mo
 student: {{weight: 0.1}}
 evaluate: {{frames: 8, crop_height_px: 48, crop_width_px: 48}}
 """
+RENDERED = "render/black-dot-6-uniform"
 PREPARE, TRAIN = "perfnet_prepare", "perfnet_train"
 
 _TEST_RUN = """
@@ -101,7 +103,7 @@ def test_both_dags_run_by_themselves(filled: Filled) -> None:
 
 
 def test_change_kill_retry_and_the_asset(filled: Filled, tmp_path: Path) -> None:
-    """One Airflow, three runs: two stages with a kill and the training they start, nothing to do, a mistake."""
+    """One Airflow: two stages with a kill and the training they start, nothing to do, a part, new splits, mistakes."""
     text = filled.config.read_text()
     changed = filled.config.with_name("changed.yaml")
     # OpenCV's TV-L1 is slow enough to be caught at work.
@@ -112,6 +114,8 @@ def test_change_kill_retry_and_the_asset(filled: Filled, tmp_path: Path) -> None
         _two_stages_with_a_kill(airflow, now)
         _the_training_that_they_start(airflow)
         _nothing_to_do(airflow, now)
+        _a_part(airflow, now)
+        _new_splits(airflow, now)
         _mistakes(airflow, now)
         assert _listening(airflow) == {"127.0.0.1"}
     assert airflow.orphans == []
@@ -128,15 +132,9 @@ def _states(airflow: Airflow, dag: str, run: str) -> dict[str, str]:
 
 
 def _two_stages_with_a_kill(airflow: Airflow, now: Filled) -> None:
-    """`airflow dags trigger` with two stages runs just these; a killed command is tried again and goes on."""
+    """A run of two stages runs just these; a killed command is tried again and goes on."""
     before = {store: now.names(store) for store in ("frames", "pose", "flow")}
-    conf = json.dumps({"config": str(now.config), "stages": ["render", "flow"]})
-    subprocess.run(
-        [BIN / "airflow", "dags", "trigger", PREPARE, "--run-id", "two", "--conf", conf],
-        env=settings(airflow.home),
-        check=True,
-        capture_output=True,
-    )
+    run = airflow.trigger(PREPARE, config=str(now.config), stages=["render", "flow"])
     flow_command = ("prepare", "flow", f"--config={now.config}")
     until(lambda: _new_pairs(now, before["flow"]), within_s=600, every_s=0.05)
     (command,) = commands(*flow_command)
@@ -145,15 +143,16 @@ def _two_stages_with_a_kill(airflow: Airflow, now: Filled) -> None:
     kept = {name: written[name] for name in {*pairs, *before["flow"]}}
     assert len(pairs) < 4, "it had finished before it was killed"
 
-    assert airflow.finished(PREPARE, "two")["state"] == "success"
-    tasks = airflow.tasks(PREPARE, "two")
+    assert airflow.finished(PREPARE, run)["state"] == "success"
+    tasks = airflow.tasks(PREPARE, run)
     assert {name: task["state"] for name, task in tasks.items()} == {
         **dict.fromkeys(("check", "plan_render", "render", "plan_flow", "flow", "publish"), "success"),
         **dict.fromkeys(("plan_frames", "frames", "plan_pose", "pose"), "skipped"),
     }
-    assert airflow.returned(PREPARE, "two", "publish") == ["render", "flow"]
+    # This Airflow has told training of nothing yet.
+    assert airflow.returned(PREPARE, run, "publish") == ["clips", "frames", "pose", RENDERED, "flow"]
     assert tasks["flow"]["try_number"] == 2
-    assert "was killed by signal 9" in airflow.log(PREPARE, "two", "flow", 1)
+    assert "was killed by signal 9" in airflow.log(PREPARE, run, "flow", 1)
     after = now.names("flow")
     assert {name: after[name] for name in kept} == kept  # the retry has written only what was missing
     assert {store: now.names(store) for store in ("frames", "pose")} == {
@@ -200,6 +199,33 @@ def _nothing_to_do(airflow: Airflow, now: Filled) -> None:
     assert len(airflow.runs(TRAIN)) == before
 
 
+def _a_part(airflow: Airflow, now: Filled) -> None:
+    """`airflow dags trigger` with two stages leaves a third one stale: training is not started on that."""
+    part = now.config.with_name("part.yaml")
+    part.write_text(now.config.read_text().replace(RENDERED.removeprefix("render/"), "rgb-dot-6-ratio"))
+    conf = json.dumps({"config": str(part), "stages": ["frames", "flow"]})
+    command = [BIN / "airflow", "dags", "trigger", PREPARE, "--run-id", "part", "--conf", conf]
+    subprocess.run(command, env=settings(airflow.home), check=True, capture_output=True)
+    assert airflow.finished(PREPARE, "part")["state"] == "success"
+    states = _states(airflow, PREPARE, "part")
+    assert {name for name, state in states.items() if state != "skipped"} == {"check"}
+    assert "not ready: render/rgb-dot-6-ratio is not up to date" in airflow.log(PREPARE, "part", "publish")
+
+
+def _new_splits(airflow: Airflow, now: Filled) -> None:
+    """They make no store stale, and are a reason to train."""
+    airflow.call("PATCH", f"/api/v2/dags/{TRAIN}", {"is_paused": True})  # that it starts has been seen
+    text = now.config.read_text()
+    now.config.write_text(text.replace("[13579]", "[02468]"))
+    run = airflow.trigger(PREPARE, config=str(now.config))
+    assert airflow.finished(PREPARE, run)["state"] == "success"
+    states = _states(airflow, PREPARE, run)
+    assert {name for name, state in states.items() if state != "skipped"} == {"check", "publish"}
+    assert airflow.returned(PREPARE, run, "publish") == ["clips"]
+    event = airflow.call("GET", "/api/v2/assets/events?order_by=-timestamp")["asset_events"][0]
+    assert (event["extra"]["config"], event["extra"]["changed"]) == (str(now.config), ["clips"])
+
+
 def _mistakes(airflow: Airflow, now: Filled) -> None:
     """An unknown stage is refused by the API, a missing configuration by the first task; neither is tried again."""
     body = {"logical_date": None, "conf": {"config": str(now.config), "stages": ["flw"]}}
@@ -230,6 +256,24 @@ def _listening(airflow: Airflow) -> set[str]:
                 continue
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ours = [row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
-    return {".".join(str(b) for b in reversed(bytes.fromhex(address))) for address in ours}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            row = line.split()
+            if row[3] == "0A" and row[9] in inodes:  # listens
+                found.add(_address(row[1].split(":")[0]))
+    return found
+
+
+def _address(written: str) -> str:
+    """An address of /proc/net: words of four bytes, each backwards."""
+    words = [bytes.fromhex(written[i : i + 8])[::-1] for i in range(0, len(written), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def test_addresses_are_read_as_the_kernel_writes_them() -> None:
+    assert _address("0100007F") == "127.0.0.1"
+    assert _address("00000000000000000000000001000000") == "::1"
+    assert _address("0" * 32) == "::"
+    assert _address("0000000000000000FFFF00000100007F") == "127.0.0.1"
