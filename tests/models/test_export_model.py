@@ -124,7 +124,7 @@ def test_refusals(tmp_path, monkeypatch):
     ):
         export(checkpoint(), "student.tflite")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ValueError, match=r"models export needs onnx: pip install 'perfnet\[export\]'"):
+    with pytest.raises(ValueError, match=r"models export needs onnx: pip install -e '\.\[export\]'"):
         export(checkpoint(), str(tmp_path / "a.onnx"))
 
 
