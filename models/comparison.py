@@ -70,7 +70,8 @@ class Difference:
         clips: that both predicted.
         first, second, difference: accuracies on these, and second − first.
         low, high: paired bootstrap interval (95 %) of the difference.
-        p_value: share of resamples on the other side of no difference, twice.
+        p_value: share of resamples on the other side of no difference, twice; the sample itself counts as one
+            resample, so it is never zero (Davison & Hinkley 1997, section 4.2).
     """
 
     clips: int
@@ -105,7 +106,8 @@ def compare(
     accuracies = float(total_V[0] / total_V[1]), float(total_V[2] / total_V[3])
     low, high = percentiles(differences_R)
     # Sums of the same hits in another order differ in the last bit: that is no difference.
-    tail = min(float((differences_R <= 1e-12).mean()), float((differences_R >= -1e-12).mean()))
+    beyond = min(int((differences_R <= 1e-12).sum()), int((differences_R >= -1e-12).sum()))
+    tail = (beyond + 1) / (len(differences_R) + 1)
     return Difference(len(shared), *accuracies, accuracies[1] - accuracies[0], low, high, min(1.0, 2 * tail))
 
 

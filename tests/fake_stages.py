@@ -1,7 +1,9 @@
 """Stages whose output can be told in advance: they number frames instead of looking at videos."""
 
+import glob
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -170,11 +172,18 @@ def update(planned: StagePlan, stage: Any, **tasks: Any) -> list[ShardSummary]:
 
 @dataclass
 class Deadly(CountingFrames):
-    """Kills its own process at one clip, the way a segmentation fault or the out-of-memory killer would."""
+    """Kills its own process at one clip, the way a segmentation fault or the out-of-memory killer would.
+
+    It waits for the first shard with clips in `shards`: another worker may not have begun yet.
+    """
 
     deadly: str = ""
+    shards: str = ""
 
     def process(self, *clips: Video) -> ClipOutput:
         if clips[0].clip_id == self.deadly:
+            deadline = time.monotonic() + 60
+            while not glob.glob(os.path.join(self.shards, "*.parquet")) and time.monotonic() < deadline:
+                time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().process(*clips)

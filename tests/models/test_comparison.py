@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from models.comparison import class_gains, compare, interval, mcnemar, resampled_sums, score
+from models.comparison import RESAMPLES, class_gains, compare, interval, mcnemar, resampled_sums, score
 from models.predictions import Predictions
 
 
@@ -54,6 +54,11 @@ def test_the_same_run_twice_is_no_difference():
     run = score([judged([1, 0, 1, 1])])
     found = compare(run, run)
     assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_no_number_of_resamples_shows_that_chance_is_impossible():
+    found = compare(score([judged([0] * 40)]), score([judged([1] * 40)]))
+    assert found.p_value == pytest.approx(2 / (RESAMPLES + 1))
 
 
 def test_pairing_narrows_the_interval():

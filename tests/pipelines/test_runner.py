@@ -62,7 +62,7 @@ def test_a_dead_worker_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(
         StageFailed, match=r"clips being worked on: (c\d\d, )*c05(, c\d\d)*; finished shards are kept"
     ):
-        job(ws, Deadly(LENGTHS, deadly="c05"), workers=2)
+        job(ws, Deadly(LENGTHS, deadly="c05", shards=f"{ws}/frames/shards"), workers=2)
     counters = job(ws, CountingFrames(LENGTHS), workers=1)
     assert counters["computed"] < 12
     assert shards_of(ws, "frames") == shards_of(calm, "frames")
