@@ -22,11 +22,13 @@ from flow import SHORTER_SIDE_PX, SUFFIXES, read_clip
 from numpy.typing import NDArray
 
 from transforms.flow import decode, dequantise, encode, quantise
+from transforms.images import encode_rgb
 from transforms.options import TVL1Parameters
 from transforms.stderr import stderr_silenced
 from transforms.tvl1 import TVL1Solver
 
 START, BOUND_PX = 20, 20.0
+FRAME_QUALITIES = (99, 97, 95, 92, 90, 85)
 ENCODINGS = (("png", 95), ("jpeg", 95), ("jpeg", 80), ("jpeg3", 95))
 
 Flow = NDArray[np.float32]
@@ -95,16 +97,31 @@ class Stored:
 
 
 def show_truth(folder: Path) -> None:
-    """End-point error of both on a Middlebury pair."""
+    """End-point error of both on a Middlebury pair, and of ours on the same frames as the frames store keeps them."""
     raw = (folder / "flow10.flo").read_bytes()
     columns, rows = np.frombuffer(raw[4:12], np.int32)
     truth = np.frombuffer(raw[12:], np.float32).reshape(rows, columns, 2)
     known = (np.abs(truth) < 1e3).all(axis=-1)  # unknown flow is marked by huge values
-    first, second = (cv2.imread(str(folder / f"frame{i}.png"), cv2.IMREAD_GRAYSCALE) for i in (10, 11))
-    ours = TVL1Solver(TVL1Parameters()).flow(first, second)
+    files = [(folder / f"frame{i}.png").read_bytes() for i in (10, 11)]
+    first, second = map(grey, files)
+    solver = TVL1Solver(TVL1Parameters())
+    ours = solver.flow(first, second)
     opencv = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
     errors = [end_point_error(found, truth)[known].mean() for found in (ours, opencv)]
     print(f"{folder.name}: end-point error {errors[0]:.4f} px, OpenCV {errors[1]:.4f} px")
+    for quality in FRAME_QUALITIES:
+        stored = [grey(as_jpeg(file, quality)) for file in files]
+        error = end_point_error(solver.flow(*stored), truth)[known].mean()
+        print(f"  frames as JPEG, quality {quality}: {error:.4f} px")
+
+
+def grey(image: bytes) -> NDArray[np.uint8]:
+    return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def as_jpeg(image: bytes, quality: int) -> bytes:
+    blue_green_red = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+    return encode_rgb(cv2.cvtColor(blue_green_red, cv2.COLOR_BGR2RGB), jpeg_quality=quality)
 
 
 def main() -> None:

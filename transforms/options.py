@@ -25,7 +25,7 @@ class FramesOptions:
     Attributes:
         fps: frames a second after resampling by timestamps.
         shorter_side_px: length of the shorter side after resizing.
-        jpeg_quality: 1 to 100.
+        jpeg_quality: 1 to 100; lower ones cost flow accuracy, see docs/flow.md.
         keep_damaged: keep what decodes of a damaged video instead of rejecting it.
         timeout_s: seconds without a new frame after which the decoder is killed.
         max_frames: clips with more frames are rejected.
