@@ -73,7 +73,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("readme")
     (folder / "recipes").symlink_to(ROOT / "recipes")
-    (folder / "docs" / "images").mkdir(parents=True)
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "activate").touch()
     made = folder / "made"
@@ -162,7 +161,7 @@ def test_the_plan_is_the_real_one(folder: Path) -> None:
 
 
 def test_the_files_that_are_named_are_made(folder: Path) -> None:
-    for name in ("demo/workspace/reports/report.html", "work/reports/report.html", "docs/images/look.webp"):
+    for name in ("demo/workspace/reports/report.html", "work/reports/report.html", "look.webp"):
         assert (folder / name).stat().st_size > 10_000, name
     for name in ("sheet.png", "people.json", "g01_c01.mp4", "g01_c01.png"):
         assert (folder / name).stat().st_size > 0, name
