@@ -22,7 +22,7 @@ from models.checkpoint import Checkpoint
 from models.normalisation import Normalisation, normalise
 from models.options import EvaluateOptions
 from stores import files
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 
 TOLERANCE = 1e-4
 """Largest allowed difference of a logit, as a share of the largest logit: float32 sums in another order."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 
 Say = Callable[[str], None]
 

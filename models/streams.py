@@ -19,7 +19,7 @@ from models.normalisation import Normalisation, normalise
 from models.options import TrainOptions
 from models.ranks import summed
 from models.schedule import rate_factor
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 
 _MOST_NAMED = 8
 

@@ -14,8 +14,9 @@ from pipelines.importers import clips_from_folder, describe
 from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
 from stores import files
+from stores.checks import StageFailed
 from stores.clips import ClipsTable, read_clips, write_clips
-from stores.commit import StageFailed, build_snapshot, check_rejected
+from stores.commit import build_snapshot, check_rejected
 from stores.cost import Work, work_of
 from stores.identities import Identity, identify_all
 from stores.plan import StagePlan

@@ -49,8 +49,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code; a user's mistake is one line, never a traceback."""
     from pipelines.commands import COMMANDS
-    from stores.checks import Damaged
-    from stores.commit import StageFailed
+    from stores.checks import Damaged, StageFailed
     from stores.objects import StorageError
 
     ours, beam_args = _split_off_beam(arguments)

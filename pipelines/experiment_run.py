@@ -12,7 +12,7 @@ from pipelines.experiment import Experiment, Training
 from pipelines.progress import Screen
 from pipelines.stages import STAGES, store_name
 from stores import files
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 from stores.store import Store
 
 _DATA_SECTIONS = ("clips", "store", "frames", "pose", "render", "flow")

@@ -18,8 +18,9 @@ from pipelines.progress import LOGS, Screen, job_log, shard_progress, stage_prog
 from pipelines.stages import make_stage, put_models, store_name
 from pipelines.units import duration
 from stores import files, keys, leases
+from stores.checks import StageFailed
 from stores.clips import ClipsTable
-from stores.commit import StageFailed, commit
+from stores.commit import commit
 from stores.earlier import written_num_shards
 from stores.identities import Identity
 from stores.lineage import follows

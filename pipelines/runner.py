@@ -24,7 +24,7 @@ from pipelines.dataflow import record, told
 from pipelines.progress import clips_in_flight
 from pipelines.worker import kill_workers
 from stores import files
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 from transforms.shards import UpdateShards
 
 _LOOK_S = 0.2

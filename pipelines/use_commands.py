@@ -49,7 +49,7 @@ def predict(
         screen.line(f"predict: {len(predictions)} videos, {output}")
     failed = [p for p in predictions if p.error]
     if failed:
-        from stores.commit import StageFailed
+        from stores.checks import StageFailed
 
         raise StageFailed(
             f"{len(failed)} of {len(found)} videos could not be read, the first: {failed[0].error}"

@@ -1,4 +1,11 @@
-"""One style for refusing a value: what, found, do."""
+"""What ends a command in one line, and one style for refusing a value: what, found, do.
+
+It imports nothing, so that `--help` waits for no library.
+"""
+
+
+class StageFailed(Exception):
+    """A stage did not end well and its store is not committed; the message says why and what to do."""
 
 
 class Damaged(ValueError):

@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterable
 
 from stores import files
+from stores.checks import StageFailed
 from stores.plan import StagePlan, best_references
 from stores.rejections import Rejection
 from stores.store import Store, SummaryNames
 from stores.summaries import ShardReference, Snapshot
 
 _NAMED = 20
-
-
-class StageFailed(Exception):
-    """A stage did not end well and its store is not committed; the message says why and what to do."""
 
 
 def rejected_in(store: Store, shards: Iterable[ShardReference]) -> list[Rejection]:

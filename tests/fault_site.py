@@ -12,8 +12,8 @@ from pipelines.config import Config, load_config
 from pipelines.progress import Screen
 from pipelines.samples import write_sample_videos
 from stores import files
+from stores.checks import StageFailed
 from stores.clips import make_clips, write_clips
-from stores.commit import StageFailed
 from stores.store import Store
 
 STAGES = ("frames", "pose", "render", "flow")

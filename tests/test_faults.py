@@ -26,7 +26,7 @@ from pipelines import prepare
 from pipelines.chain import Chain
 from pipelines.progress import Screen
 from stores import files
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 from stores.store import Store
 from stores.verify import remove_damaged, verify_store
 from transforms import decoder, frames

@@ -14,7 +14,7 @@ from models.checkpoint import load_checkpoint
 from models.ranks import Ranks, spawn
 from models.streams import LossNotFinite
 from models.train import train
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 
 TWO = with_train(SMALL, devices=2, freeze_norm=True)
 

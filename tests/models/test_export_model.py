@@ -12,7 +12,7 @@ from models.export import ClipsToLogits, export
 from models.normalisation import normalisation_of, normalise
 from models.options import EvaluateOptions, NetworkOptions
 from pipelines import cli
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 
 R3D = NetworkOptions(width=0.1, blocks=(1, 1, 1, 1), stem_kernel=(3, 5, 5))
 S3D = NetworkOptions(backbone="s3dg", width=0.1)

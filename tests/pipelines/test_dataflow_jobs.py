@@ -25,7 +25,8 @@ from pipelines.prepare import Outcome, Planned, _write_job, commit_only, keep_co
 from pipelines.progress import Screen
 from pipelines.runner import wait
 from stores import files
-from stores.commit import StageFailed, commit
+from stores.checks import StageFailed
+from stores.commit import commit
 from stores.plan import StagePlan, build_tasks
 from stores.rejections import ClipRejected
 from stores.store import Store

@@ -14,8 +14,9 @@ from pipelines.chain import Chain
 from pipelines.config import load_config
 from pipelines.progress import Screen
 from pipelines.samples import write_sample_videos
+from stores.checks import StageFailed
 from stores.clips import make_clips, write_clips
-from stores.commit import StageFailed, rejected_in
+from stores.commit import rejected_in
 from stores.reader import StoreReader
 from stores.store import Store
 from transforms.decoder import thread_decoder

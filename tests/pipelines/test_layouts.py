@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from test_upkeep import CLIPS, STAGES, Workspace, ws
 
-from stores.commit import StageFailed, commit
+from stores.checks import StageFailed
+from stores.commit import commit
 from stores.plan import plan_stage
 from stores.reader import StoreReader
 from stores.store import Store

@@ -118,7 +118,7 @@ AFTER_A_LIVE_LINE = """
 import os, signal, sys
 from pipelines import cli, commands
 from pipelines.progress import Screen
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 
 def status():
     screen = Screen()

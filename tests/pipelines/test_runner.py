@@ -11,7 +11,8 @@ from test_plan import LENGTHS, VIDEOS, shards_of
 from pipelines import runner
 from pipelines.prepare import _write_job
 from pipelines.progress import clips_in_flight
-from stores.commit import StageFailed, commit
+from stores.checks import StageFailed
+from stores.commit import commit
 from stores.plan import build_tasks
 from transforms.shards import UpdateShards
 from transforms.update import ShardUpdate

@@ -6,7 +6,7 @@ import pytest
 from fake_stages import CountingFrames, plan_frames, table_of, update
 from test_plan import LENGTHS, VIDEOS, run_flow, run_frames, shards_of
 
-from stores.commit import StageFailed
+from stores.checks import StageFailed
 from stores.earlier import summaries_with_clips_of, written_num_shards
 from stores.keys import shard_of
 from stores.plan import build_tasks

@@ -8,8 +8,9 @@ from fake_stages import CountingFlow, CountingFrames, plan_flow, plan_frames, sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stores.checks import StageFailed
 from stores.clips import ClipsTable
-from stores.commit import StageFailed, commit
+from stores.commit import commit
 from stores.plan import ShardTask, build_tasks, choose_num_shards
 from stores.reader import StoreReader
 from stores.store import Store
